@@ -1,0 +1,57 @@
+"""Deep active learning with noise stability, for models of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from .acquisition import (
+    ACQUISITIONS,
+    Acquisition,
+    Candidates,
+    CoreSet,
+    EntropySampling,
+    LeastConfidence,
+    MarginSampling,
+    NoiseStability,
+    Query,
+    RandomSampling,
+)
+from .annotators import Annotator, HeldOutLabels, LabelFile
+from .callbacks import ActiveTrainerCallback
+from .history import RoundRecord
+from .observables import Observable, features, probabilities
+from .perturbation import perturbed
+from .pool import Annotation, Pool
+from .selection import k_center_greedy, k_dpp, k_means_plus_plus, top_k
+from .trainer import ActiveTrainer
+from .training_args import ActiveTrainingArguments
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ACQUISITIONS",
+    "Acquisition",
+    "ActiveTrainer",
+    "ActiveTrainerCallback",
+    "ActiveTrainingArguments",
+    "Annotation",
+    "Annotator",
+    "Candidates",
+    "CoreSet",
+    "EntropySampling",
+    "HeldOutLabels",
+    "LabelFile",
+    "LeastConfidence",
+    "MarginSampling",
+    "NoiseStability",
+    "Observable",
+    "Pool",
+    "Query",
+    "RandomSampling",
+    "RoundRecord",
+    "features",
+    "k_center_greedy",
+    "k_dpp",
+    "k_means_plus_plus",
+    "perturbed",
+    "probabilities",
+    "top_k",
+]

@@ -1,0 +1,32 @@
+"""Acquisitions by name: the only list of them."""
+
+from __future__ import annotations
+
+from .base import Acquisition, Candidates, Observe, Query
+from .core_set import CoreSet
+from .noise_stability import NoiseStability
+from .random_sampling import RandomSampling
+from .uncertainty_sampling import EntropySampling, LeastConfidence, MarginSampling
+
+ACQUISITIONS: dict[str, type[Acquisition]] = {
+    "noise_stability": NoiseStability,
+    "random": RandomSampling,
+    "entropy": EntropySampling,
+    "margin": MarginSampling,
+    "least_confidence": LeastConfidence,
+    "core_set": CoreSet,
+}
+
+__all__ = [
+    "ACQUISITIONS",
+    "Acquisition",
+    "Candidates",
+    "CoreSet",
+    "EntropySampling",
+    "LeastConfidence",
+    "MarginSampling",
+    "NoiseStability",
+    "Observe",
+    "Query",
+    "RandomSampling",
+]

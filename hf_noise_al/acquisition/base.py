@@ -1,0 +1,59 @@
+"""The one interface of every acquisition: candidates in, query out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..observables import Observable
+
+
+class Observe(Protocol):
+    """Pass every candidate through the model once, with its current parameters."""
+
+    def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
+        """Return one row per candidate, in candidate order, the same on every process: (size, D), on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """All that an acquisition may know about the examples it chooses from: never their labels."""
+
+    model: nn.Module
+    """The model, to perturb or to switch; forward passes go through `observe`."""
+    size: int
+    """How many candidates there are."""
+    observe: Observe
+    """``observe(observable) -> (size, D)``."""
+    observable: Observable
+    """What to look at for this task: probabilities, features, or the task's own."""
+    labeled: Candidates | None = None
+    """The labeled examples, seen the same way; None while there are none."""
+
+
+class Query(NamedTuple):
+    """What to label next."""
+
+    indices: Tensor
+    """(query_size,) distinct indices, best first."""
+    scores: Tensor
+    """(size,) one per candidate, higher = more informative; for logs, the choice need not follow it."""
+
+
+class Acquisition(ABC):
+    """Choose a set of candidates to label. Subclasses are frozen dataclasses: their fields are their settings."""
+
+    @abstractmethod
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+        """Return `query_size` distinct candidates, best first, and a score for each candidate.
+
+        Draw every random number from `generator` and leave the model's parameters as they were.
+
+        Raises:
+            ValueError: `query_size` is not between 1 and ``candidates.size``, or an observation is not finite.
+        """

@@ -1,0 +1,259 @@
+"""The settings of a run: what `hf-noise-al` reads from a recipe and from flags, as three dataclasses."""
+
+import argparse
+import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+from transformers import HfArgumentParser
+
+from .recipe import InvalidArgument, Setting, did_you_mean, read_recipe
+from .training_args import ActiveTrainingArguments
+
+
+@dataclass
+class ModelArguments:
+    """Which model is fine-tuned, and what prepares its inputs."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Checkpoint to start from: a Hub id or a local folder. Wins over model_config."}
+    )
+    model_config: dict | str | None = field(  # type: ignore[type-arg]  # HfArgumentParser knows plain `dict` only
+        default=None,
+        metadata={
+            "help": "A model made from a configuration, without checkpoint: a mapping (JSON as a flag) with "
+            "`model_type` and the fields of that model's configuration."
+        },
+    )
+    processor_name_or_path: str | None = field(
+        default=None, metadata={"help": "Tokenizer or image processor, where it is not that of model_name_or_path."}
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run model code that comes from the Hub repository. Read it first."}
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model_config, str):
+            self.model_config = _json_mapping("model_config", self.model_config)
+        if self.model_config is not None and "model_type" not in self.model_config:
+            raise InvalidArgument("`model_config` has no `model_type`. Add one, such as `model_type: resnet`.")
+        if self.model_name_or_path is None and self.model_config is None:
+            raise InvalidArgument(
+                "No model is named. Set `model_name_or_path` (a Hub id or a folder), or `model_config`."
+            )
+
+
+@dataclass
+class DataArguments:
+    """Which data is the pool, which measures the rounds, and how rows become model inputs and metrics."""
+
+    task: str = field(
+        default="text_classification",
+        metadata={"help": "text_classification, text_regression or image_classification."},
+    )
+    dataset_name: str | None = field(
+        default=None,
+        metadata={"help": "A Hub id, a local folder, a csv, json, jsonl or parquet file, or `sklearn:digits`."},
+    )
+    dataset_config_name: str | None = field(
+        default=None, metadata={"help": "Configuration of a data set on the Hub, such as `mrpc`."}
+    )
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    train_split: str = field(default="train", metadata={"help": "Split that is the pool."})
+    eval_split: list[str] = field(
+        default_factory=lambda: ["validation"],
+        metadata={"help": "Split that measures every round; several are measured apart (MNLI)."},
+    )
+    validation_fraction: float = field(
+        default=0.1,
+        metadata={"help": "Share of the pool set aside to measure with, where the data has no other split."},
+    )
+    split_seed: int = field(
+        default=0, metadata={"help": "Seed of that set-aside part. Not `seed`: repeats measure on the same rows."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Keep only the first rows of the pool."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Keep only the first rows of eval_split."})
+    text_column: str | None = field(default=None, metadata={"help": "Column of the text, or of the first text."})
+    text_pair_column: str | None = field(default=None, metadata={"help": "Column of the second text of a pair."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the image."})
+    class_names: list[str] | None = field(
+        default=None,
+        metadata={"help": "The classes in their order, where the data does not name them (such as an unlabeled pool)."},
+    )
+    max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to this many tokens."})
+    image_size: int | None = field(
+        default=None, metadata={"help": "Height and width that images are resized to, where there is no processor."}
+    )
+    metric: list[str] | None = field(
+        default=None,
+        metadata={"help": "Metrics by their names in `evaluate`, such as `accuracy f1` or `glue/mrpc`."},
+    )
+    metric_for_curve: str | None = field(
+        default=None, metadata={"help": "Metric of the learning curve, with or without `eval_`; default: the first."}
+    )
+    metric_greater_is_better: bool | None = field(
+        default=None, metadata={"help": "Whether metric_for_curve should rise; default: known from its name."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.dataset_name is None:
+            raise InvalidArgument("No data is named. Set `dataset_name` (a Hub id, a folder or a file).")
+        if not 0 < self.validation_fraction < 1:
+            raise InvalidArgument(f"`validation_fraction` is {self.validation_fraction}. Set it between 0 and 1.")
+        for name in ("max_train_samples", "max_eval_samples", "max_seq_length", "image_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidArgument(f"`{name}` is {value}. Set it to at least 1.")
+
+
+@dataclass
+class RunArguments(ActiveTrainingArguments):
+    """`ActiveTrainingArguments` and what only the command line knows: repeats, baselines, starting afresh."""
+
+    seeds: list[int] | None = field(
+        default=None, metadata={"help": "Repeat the run with each of these seeds, each in a folder of its own."}
+    )
+    baselines: list[str] | None = field(
+        default=None, metadata={"help": "Acquisitions to run beside `acquisition`, for comparison."}
+    )
+    start_afresh: bool = field(
+        default=False, metadata={"help": "Start from round 0 although output_dir already holds a run."}
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "true: go on with the run in output_dir where it was interrupted."}
+    )
+
+    @property
+    def resumes(self) -> bool:
+        """Return whether the run in ``output_dir`` is to be continued."""
+        return str(self.resume_from_checkpoint or "false").lower() not in ("false", "no", "none", "0")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resumes and self.start_afresh:
+            raise InvalidArgument("`resume_from_checkpoint` and `start_afresh` exclude each other. Choose one.")
+
+
+ARGUMENT_CLASSES = (ModelArguments, DataArguments, RunArguments)
+
+
+def parse(recipe: Path | None, flags: Sequence[str] = ()) -> tuple[ModelArguments, DataArguments, RunArguments]:
+    """Return the settings of `recipe`, overridden by `flags` (``--name value``).
+
+    Raises `InvalidArgument` for an unknown name, with the nearest known one, and for a value of the wrong type.
+    """
+    settings = [] if recipe is None else read_recipe(recipe)
+    if _chooses_another_acquisition(settings, flags):
+        settings = [setting for setting in settings if setting.name != "acquisition_kwargs"]
+    parser = _Parser()
+    for setting in settings:
+        if setting.name not in parser.hints:
+            raise InvalidArgument(
+                f"{recipe}, line {setting.line}: unknown key `{setting.name}`."
+                f"{did_you_mean(setting.name, list(parser.hints))}"
+            )
+    _refuse_unknown_flags(flags, parser)
+    tokens = [token for setting in settings for token in _tokens(setting, parser, recipe)]
+    lines = {setting.name: f" ({recipe}, line {setting.line})" for setting in settings}
+    for flag in flags:
+        lines.pop(_flag_name(flag), None)
+    return parser.parse_tokens([*tokens, *flags], lines)
+
+
+class _Parser(HfArgumentParser):  # type: ignore[misc, unused-ignore]
+    """HfArgumentParser whose complaints are `InvalidArgument` and which takes no abbreviated flags."""
+
+    def __init__(self) -> None:
+        classes: Any = ARGUMENT_CLASSES
+        super().__init__(classes, allow_abbrev=False, add_help=False, exit_on_error=False)
+        self.hints: dict[str, Any] = {}
+        for cls in ARGUMENT_CLASSES:
+            hints = get_type_hints(cls)
+            self.hints |= {item.name: hints[item.name] for item in dataclasses.fields(cls) if item.init}
+        for action in self._actions:
+            if action.dest == "report_to":  # a list in TrainingArguments, which HfArgumentParser reads as one string
+                action.nargs = "+"
+
+    def takes_list(self, name: str) -> bool:
+        return any(action.dest == name and action.nargs == "+" for action in self._actions)
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidArgument(message)
+
+    def parse_tokens(
+        self, tokens: list[str], lines: dict[str, str]
+    ) -> tuple[ModelArguments, DataArguments, RunArguments]:
+        try:
+            model, data, training, rest = self.parse_args_into_dataclasses(
+                tokens, return_remaining_strings=True, look_for_args_file=False
+            )
+        except argparse.ArgumentError as error:
+            name = _flag_name((error.argument_name or "").split("/")[0])
+            raise InvalidArgument(f"Cannot use `{name}`{lines.get(name, '')}: {error.message}.") from error
+        except InvalidArgument:
+            raise
+        except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # TrainingArguments' own checks
+            raise InvalidArgument(str(error)) from error
+        if rest:
+            raise InvalidArgument(f"Cannot use {' '.join(map(repr, rest))}: write flags as `--name value`.")
+        return model, data, training
+
+
+def _refuse_unknown_flags(flags: Sequence[str], parser: _Parser) -> None:
+    known = {_flag_name(option) for option in parser._option_string_actions}
+    for flag in flags:
+        if flag.startswith("--") and _flag_name(flag) not in known:
+            near = did_you_mean(_flag_name(flag), list(parser.hints)).replace("`", "`--", 1)
+            raise InvalidArgument(f"Unknown flag `{flag.partition('=')[0]}`.{near}")
+
+
+def _chooses_another_acquisition(settings: Sequence[Setting], flags: Sequence[str]) -> bool:
+    """Return whether `flags` replace the recipe's acquisition, whose settings would not fit the new one."""
+    own = next((setting.value for setting in settings if setting.name == "acquisition"), "noise_stability")
+    words = [word for flag in flags for word in (flag.split("=", 1) if flag.startswith("--") else [flag])]
+    chosen = [value for flag, value in itertools.pairwise(words) if flag == "--acquisition"]
+    return bool(chosen) and chosen[-1] != own
+
+
+def _flag_name(flag: str) -> str:
+    return flag.partition("=")[0].removeprefix("--").replace("-", "_")
+
+
+def _tokens(setting: Setting, parser: _Parser, recipe: Path | None) -> list[str]:
+    """Return `setting` as command line tokens, so that recipes and flags are read by the same rules."""
+    name, value = setting.name, setting.value
+    place = f"`{name}` ({recipe}, line {setting.line})"
+    if value is None or value == []:
+        return []
+    if isinstance(value, list):
+        if not parser.takes_list(name):
+            raise InvalidArgument(f"Cannot use {place}: it takes one value, found the list {value}.")
+        if any(isinstance(item, (list, dict)) for item in value):
+            raise InvalidArgument(f"Cannot use {place}: it takes a list of plain values, found {value}.")
+        return [f"--{name}", *map(_scalar, value)]
+    if isinstance(value, dict):
+        if "dict" not in str(parser.hints[name]):
+            raise InvalidArgument(f"Cannot use {place}: it takes no mapping, found {json.dumps(value, default=str)}.")
+        return [f"--{name}={json.dumps(value, default=str)}"]
+    if isinstance(value, bool) and "bool" not in str(parser.hints[name]) and name != "resume_from_checkpoint":
+        raise InvalidArgument(f"Cannot use {place}: it is not a yes-or-no setting; put text in quotes.")
+    return [f"--{name}", _scalar(value)] if parser.takes_list(name) else [f"--{name}={_scalar(value)}"]
+
+
+def _scalar(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _json_mapping(name: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidArgument(f"`{name}` is not valid JSON: {error}. Found {text}.") from error
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"`{name}` is not a mapping. Found {text}.")
+    return value

@@ -1,0 +1,176 @@
+"""The command `hf-noise-al`: run, query, compare, recipes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .recipe import InvalidArgument, did_you_mean, find_recipe, list_recipes
+
+if TYPE_CHECKING:
+    from .learning_curve import LearningCurve
+
+USAGE = """\
+Fine-tune models of the Hugging Face Hub with fewer labels: active learning with noise stability.
+
+  hf-noise-al run RECIPE [--name value ...]      train in rounds; each asks for the labels that help most
+  hf-noise-al query RECIPE --model_name_or_path CHECKPOINT [--query_size N]
+                                                 ask once with a trained model: the rows to label, best first
+  hf-noise-al compare RUN [RUN ...] [--plot curve.png] [--json]
+                                                 learning curves side by side, over seeds
+  hf-noise-al recipes                            what there is to run
+
+RECIPE is a YAML file, or a name that `recipes` lists. `hf-noise-al run --help` lists every setting.
+"""
+
+DONE, WRONG_INPUT, INTERRUPTED = 0, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0 when done, 2 for wrong input, 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb, rest = (words[0], words[1:]) if words else ("", [])
+    if verb in ("", "-h", "--help"):
+        print(USAGE, end="")
+        return DONE if verb else WRONG_INPUT
+    try:
+        if verb not in VERBS:
+            raise InvalidArgument(
+                f"Unknown command `{verb}`.{did_you_mean(verb, list(VERBS))} See `hf-noise-al --help`."
+            )
+        with _log_lines_on_stderr():
+            VERBS[verb](rest)
+    except KeyboardInterrupt:
+        print(_how_to_go_on(words), file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        if not _is_refusal(error):
+            raise
+        logging.getLogger(__package__).debug("Refused.", exc_info=True)
+        print(f"hf-noise-al: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    return DONE
+
+
+def _run(words: list[str]) -> None:
+    from .run import run
+
+    if _wants_help(words):
+        _print_settings("run")
+        return
+    for text in run(*_recipe_and_flags("run", words)):
+        print(text, flush=True)
+
+
+def _query(words: list[str]) -> None:
+    from .run import query
+
+    if _wants_help(words):
+        _print_settings("query")
+        return
+    for text in query(*_recipe_and_flags("query", words)):
+        print(text, flush=True)
+
+
+def _compare(words: list[str]) -> None:
+    from .learning_curve import compare, format_table, to_json
+    from .plotting import plot_curves
+
+    parser = argparse.ArgumentParser("hf-noise-al compare", description="Learning curves side by side, over seeds.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="output_dir of a run, or of repeated runs")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves, as png, svg or pdf")
+    parser.add_argument("--baseline", default="random", help="acquisition to compare with (default: random)")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    options = parser.parse_args(words)
+    comparisons = compare(_curves(options.runs), options.baseline)
+    print(to_json(comparisons) if options.json else format_table(comparisons), end="" if options.json else "\n")
+    if options.plot is not None:
+        plot_curves(comparisons, options.plot)
+
+
+def _recipes(words: list[str]) -> None:
+    parser = argparse.ArgumentParser("hf-noise-al recipes", description="List the recipes that come with the library.")
+    parser.parse_args(words)
+    recipes = list_recipes()
+    if not recipes:
+        raise InvalidArgument("Found no recipes beside the library. Pass the path of a YAML file to `run`.")
+    width = max(map(len, recipes))
+    for name, line in recipes.items():
+        print(f"{name:<{width}}  {line}")
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "run": _run,
+    "query": _query,
+    "compare": _compare,
+    "recipes": _recipes,
+}
+
+
+def _recipe_and_flags(verb: str, words: list[str]) -> tuple[Path, list[str]]:
+    if not words or words[0].startswith("-"):
+        raise InvalidArgument(f"Name a recipe first: `hf-noise-al {verb} RECIPE [--name value ...]`.")
+    return find_recipe(words[0]), words[1:]
+
+
+def _curves(runs: Sequence[Path]) -> list[LearningCurve]:
+    """Return the curve of every run; a folder of repeated runs stands for all of them."""
+    from .learning_curve import FILE_NAME, LearningCurve
+
+    curves = []
+    for run in runs:
+        inside = sorted(run.glob(f"*/{FILE_NAME}")) if run.is_dir() and not (run / FILE_NAME).exists() else []
+        curves += [LearningCurve.load(path) for path in inside or [run]]
+    return curves
+
+
+def _wants_help(words: Sequence[str]) -> bool:
+    return "-h" in words or "--help" in words
+
+
+def _print_settings(verb: str) -> None:
+    from .settings_help import describe_settings
+
+    print(describe_settings(verb))
+
+
+@contextmanager
+def _log_lines_on_stderr() -> Iterator[None]:
+    """Print the library's log lines while the body runs, of all processes only warnings beside those of the first."""
+    logger = logging.getLogger(__package__)
+    level, propagate = logger.level, logger.propagate
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether the library itself raised `error`, as a message to the user, rather than something under it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, InvalidArgument) or Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+
+
+def _how_to_go_on(words: list[str]) -> str:
+    if words[0] != "run":
+        return "Interrupted."
+    resumed = shlex.join(["hf-noise-al", *words, *(() if "--resume_from_checkpoint" in words else _RESUME)])
+    return f"Interrupted; rounds and labels so far are saved. To go on:\n  {resumed}"
+
+
+_RESUME = ("--resume_from_checkpoint", "true")

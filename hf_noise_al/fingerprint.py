@@ -1,0 +1,60 @@
+"""The fingerprint of a run: what must be the same for a resumed run to end as an uninterrupted one would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+
+from torch import nn
+
+from .acquisition import Acquisition
+from .observables import Observable
+from .training_args import ActiveTrainingArguments
+
+ARGUMENTS = (
+    *("seed", "data_seed", "full_determinism"),
+    *("initial_size", "initial_selection", "query_size", "candidate_size", "warm_start"),
+    *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size"),
+    *("learning_rate", "weight_decay", "max_grad_norm", "label_smoothing_factor", "optim", "optim_args"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon"),
+    *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"),
+    *("bf16", "fp16", "tf32", "load_best_model_at_end", "metric_for_best_model"),
+    *("train_sampling_strategy", "group_by_length", "dataloader_drop_last", "neftune_noise_alpha"),
+)
+"""`num_rounds` is not among them: a finished run may be resumed for more rounds."""
+
+
+def run_fingerprint(
+    data: Mapping[str, object],
+    args: ActiveTrainingArguments,
+    model: nn.Module,
+    acquisition: Acquisition,
+    observable: Observable | None,
+) -> dict[str, object]:
+    """Return the fingerprint as plain JSON, flat, so that a difference can be named."""
+    config = getattr(model, "config", None)
+    values = {
+        **{f"data.{name}": value for name, value in data.items()},
+        **{name: getattr(args, name) for name in ARGUMENTS if hasattr(args, name)},
+        "acquisition": describe(acquisition),
+        "observable": None if observable is None else _name(observable),
+        "model": type(model).__name__,
+        "model.num_labels": getattr(config, "num_labels", None),
+        "model.parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    plain: dict[str, object] = json.loads(json.dumps(values, default=str))
+    return plain
+
+
+def describe(acquisition: Acquisition) -> str:
+    """Return the acquisition with its settings, the same in every process: functions by name, not by address."""
+    if not is_dataclass(acquisition):
+        return type(acquisition).__name__
+    settings = {field.name: getattr(acquisition, field.name) for field in fields(acquisition)}
+    shown = [f"{name}={_name(value) if callable(value) else repr(value)}" for name, value in settings.items()]
+    return f"{type(acquisition).__name__}({', '.join(shown)})"
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", type(function).__name__))

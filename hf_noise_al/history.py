@@ -1,0 +1,23 @@
+"""The history: one record per round, append-only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What one round did: labels that arrived, training, evaluation."""
+
+    round: int
+    """0 for the first fine-tuning."""
+    num_labeled: int
+    """How many labeled examples it trained on."""
+    query_size: int
+    """How many of them were new."""
+    train_seconds: float
+    """Wall-clock seconds of training."""
+    acquisition_seconds: float
+    """Wall-clock seconds of the query that chose the new ones; 0 for an initial set."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Metrics of the evaluation after training, named as `Trainer.evaluate` names them."""

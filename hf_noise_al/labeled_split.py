@@ -1,0 +1,187 @@
+"""Views of the pool's data set: inputs without labels, and the labeled split with the labels of the pool."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, DatasetInfo, Features, Value
+from datasets.table import InMemoryTable
+
+from .pool import Label, Pool
+
+LABEL_COLUMNS = ("labels", "label", "label_ids")
+
+
+class PoolDataset:
+    """The user's data set with its label column taken away; rows keep their numbers.
+
+    Args:
+        dataset: The whole pool.
+        label_column: Its label column; None finds ``labels`` or ``label``, or none.
+
+    Raises:
+        ValueError: not a map-style data set, empty, or without the label column that was named.
+    """
+
+    def __init__(self, dataset: Dataset, label_column: str | None = None) -> None:
+        if not isinstance(dataset, Dataset):
+            raise ValueError(
+                f"`train_dataset` must be a `datasets.Dataset`, got {type(dataset).__name__}. "
+                "Rows need numbers: gather an iterable data set with `Dataset.from_list(list(stream.take(n)))`."
+            )
+        if len(dataset) == 0:
+            raise ValueError("`train_dataset` is empty: there is nothing to label.")
+        if label_column is not None and label_column not in dataset.column_names:
+            columns = ", ".join(dataset.column_names)
+            raise ValueError(f"`train_dataset` has no column {label_column!r}. It has {columns}.")
+        found = [name for name in LABEL_COLUMNS if name in dataset.column_names]
+        self.label_column = label_column or (found[0] if found else None)
+        # Models and collators take any of the three names for the labels, so none may stay beside the right one.
+        self.inputs = dataset.remove_columns(list({*found, self.label_column} - {None}))
+        self.labels: list[Label | None] = [None] * len(dataset)
+        kind = dataset.features[self.label_column] if self.label_column else None
+        self.label_feature = None if kind == Value("null") else kind
+        if self.label_column:
+            values = dataset.select_columns([self.label_column]).with_format(None)[:][self.label_column]
+            self.labels = [None if _is_missing(value) else value for value in values]
+        # The model expects "labels"; the collators of transformers rename these three.
+        self.split_column = self.label_column if self.label_column in LABEL_COLUMNS else "labels"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def labeled_split(self, pool: Pool) -> Dataset:
+        """Return the labeled rows, ascending, with their labels in a column that models understand."""
+        rows = pool.labeled_rows
+        labels = [pool.label(row) for row in rows]
+        column = Dataset.from_dict({self.split_column: labels})
+        if self.label_feature is not None:
+            kept = Features({self.split_column: self.label_feature})
+            # Numbers on a scale and multi-label lists are floats whatever the column held: their losses need that.
+            if not _is_float(column.features) or _is_float(kept):
+                column = column.cast(kept)
+        view = self.inputs.select(np.array(rows, dtype=np.int64))
+        table = view.with_format("arrow")[:].append_column(self.split_column, column.data.column(0))
+        features = Features({**view.features, **column.features})
+        split = Dataset(InMemoryTable(table), info=DatasetInfo(features=features))
+        style = self.inputs.format
+        if style["type"] is None:
+            return split
+        columns = None if set(style["columns"]) == set(view.column_names) else [*style["columns"], self.split_column]
+        return split.with_format(style["type"], columns=columns, **style["format_kwargs"])
+
+    def parse_labels(
+        self, rows: Sequence[int], labels: Sequence[object], num_labels: int | None, problem_type: str | None = None
+    ) -> list[Label]:
+        """Return labels as plain JSON; class names become class numbers, multi-label lists and scales floats.
+
+        Args:
+            rows: Their rows, for messages.
+            labels: What an annotator gave: numbers, NumPy scalars, class names, lists of numbers.
+            num_labels: How many outputs the model has, where it says so.
+            problem_type: As in the model's configuration.
+
+        Raises:
+            ValueError: a label is missing, not a number or a class, or outside the classes.
+        """
+        parsed = []
+        for row, label in zip(rows, labels, strict=True):
+            try:
+                parsed.append(self._parse(label, num_labels, problem_type))
+            except ValueError as error:
+                raise ValueError(f"Cannot label row {row}: {error}") from None
+        return parsed
+
+    def _parse(self, label: object, num_labels: int | None, problem_type: str | None) -> Label:
+        if isinstance(label, str):
+            names = getattr(self.label_feature, "names", None)
+            if names is None or label not in names:
+                known = f"Classes are {', '.join(names)}." if names else "Encode them with `class_encode_column` first."
+                raise ValueError(f"the label {label!r} is not a known class. {known}")
+            return int(names.index(label))
+        plain = label.tolist() if hasattr(label, "tolist") else label
+        if isinstance(plain, list | tuple) and plain and all(isinstance(value, int | float) for value in plain):
+            plain = list(plain)
+        elif isinstance(plain, bool) or not isinstance(plain, int | float):
+            raise ValueError(f"the label {label!r} is not a number, a list of numbers or the name of a class.")
+        if _is_missing(plain):
+            raise ValueError(f"the label {label!r} stands for a missing label.")
+        if not all(math.isfinite(value) for value in (plain if isinstance(plain, list) else [plain])):
+            raise ValueError(f"the label {label!r} is not finite.")
+        if problem_type == "multi_label_classification":
+            if not isinstance(plain, list) or len(plain) != num_labels:
+                raise ValueError(f"the label {label!r} is not a list of {num_labels} numbers, one per class.")
+            return [float(value) for value in plain]
+        if problem_type == "regression":
+            return [float(value) for value in plain] if isinstance(plain, list) else float(plain)
+        if num_labels is not None and not isinstance(plain, list):
+            if plain != int(plain) or not 0 <= plain < num_labels:
+                raise ValueError(f"the label {label!r} is outside the model's {num_labels} classes.")
+            plain = int(plain)
+        return plain
+
+    def fingerprint(self) -> dict[str, object]:
+        """Return what identifies the data: rows, columns and a hash of the contents."""
+        return {
+            "rows": len(self),
+            "columns": sorted(self.inputs.column_names),
+            "inputs": _content_hash(self.inputs),
+            "labels": hashlib.blake2b(repr(self.labels).encode(), digest_size=16).hexdigest(),
+        }
+
+
+def _is_missing(label: object) -> bool:
+    if isinstance(label, list):
+        return len(label) == 0 or any(value is None for value in label) or all(value == -100 for value in label)
+    return label is None or label == -100 or (isinstance(label, float) and math.isnan(label))
+
+
+def _is_float(features: Features) -> bool:
+    kind = features.arrow_schema.field(0).type
+    while hasattr(kind, "value_type"):
+        kind = kind.value_type
+    return bool(pa.types.is_floating(kind))
+
+
+def _content_hash(dataset: Dataset) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    view = dataset.with_format("arrow")
+    for start in range(0, len(dataset), 1000):
+        table = view[start : start + 1000]
+        table = table.take(pa.array(range(len(table))))  # a copy: a slice carries the layout of what it was cut from
+        table = table.combine_chunks().replace_schema_metadata(None)
+        with pa.ipc.new_stream(_Sink(digest), table.schema) as stream:
+            stream.write_table(table)
+    return digest.hexdigest()
+
+
+class _Sink:
+    """A file that only hashes what is written to it."""
+
+    closed = False
+
+    def __init__(self, digest: hashlib.blake2b) -> None:
+        self.digest = digest
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False

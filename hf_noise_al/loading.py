@@ -1,0 +1,297 @@
+"""Load the data, the processor and the model that the arguments name: from the Hub, from folders and files, or made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset, load_from_disk
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .arguments import DataArguments, ModelArguments
+from .recipe import did_you_mean
+
+logger = logging.get_logger(__name__)
+
+_BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+
+def load_data(arguments: DataArguments) -> tuple[Dataset, dict[str, Dataset]]:
+    """Return the pool and the evaluation sets by name (``""`` for a single one), as they are stored."""
+    name = arguments.dataset_name or ""
+    splits, local = _load_splits(name, arguments)
+    if local and arguments.dataset_config_name:
+        logger.info(f"{name} is local: `dataset_config_name: {arguments.dataset_config_name}` does not select data.")
+    pool = _split(splits, arguments.train_split, name, "train_split")
+    if set(splits) == {arguments.train_split}:
+        pool, evaluation = _set_aside(pool, arguments)
+    else:
+        wanted = arguments.eval_split
+        evaluation = {
+            label: _split(splits, split, name, "eval_split")
+            for label, split in zip(_short_names(wanted), wanted, strict=True)
+        }
+    pool = _first_rows(pool, arguments.max_train_samples)
+    evaluation = {key: _first_rows(rows, arguments.max_eval_samples) for key, rows in evaluation.items()}
+    for what, rows in {f"The split `{arguments.train_split}`": pool, **_described(evaluation)}.items():
+        if not len(rows):
+            raise ValueError(f"{what} of {name} is empty. Name another split, or look at the file.")
+    return pool, evaluation
+
+
+def load_digits_images() -> DatasetDict:
+    """Return scikit-learn's 1,797 scans of handwritten digits, 8 x 8 pixels of 17 grays, split 2 to 1 by class."""
+    import numpy
+    import PIL.Image
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    scans = load_digits()
+    grays = numpy.round(scans.images * (255 / 16)).astype("uint8")
+    train, validation = train_test_split(
+        numpy.arange(len(grays)), test_size=1 / 3, stratify=scans.target, random_state=0
+    )
+    features = Features({"image": Image(), "label": ClassLabel(names=[str(digit) for digit in range(10)])})
+    return DatasetDict(
+        {
+            name: Dataset.from_dict(
+                {
+                    "image": [PIL.Image.fromarray(grays[row]) for row in rows],
+                    "label": [int(scans.target[row]) for row in rows],
+                },
+                features=features,
+            )
+            for name, rows in (("train", numpy.sort(train)), ("validation", numpy.sort(validation)))
+        }
+    )
+
+
+def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of the model."""
+    source = arguments.processor_name_or_path or arguments.model_name_or_path
+    if source is None:
+        raise ValueError("A model made from `model_config` has no tokenizer. Name one with `processor_name_or_path`.")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=arguments.model_revision, trust_remote_code=arguments.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot load the tokenizer of {source}: {_first_line(error)}") from error
+    return tokenizer
+
+
+def load_image_processor(arguments: ModelArguments, image_size: int | None = None) -> Any:
+    """Return the image processor of the model; where it has none, one that resizes and scales pixels to 0..1.
+
+    ``do_convert_rgb`` of the result says whether the model looks at three channels.
+    """
+    config = load_model_config(arguments, {})
+    processor = _own_image_processor(arguments, needed=image_size is None)
+    if processor is None:
+        logger.info(f"No image processor: images are resized to {image_size} x {image_size}, pixels scaled to 0..1.")
+        plain: Any = getattr(transformers, "ViTImageProcessorPil", None) or transformers.ViTImageProcessor
+        processor = plain(size={"height": image_size, "width": image_size}, do_normalize=False)
+    processor.do_convert_rgb = getattr(config, "num_channels", 3) == 3
+    return processor
+
+
+def _own_image_processor(arguments: ModelArguments, needed: bool) -> Any | None:
+    source = arguments.processor_name_or_path or arguments.model_name_or_path
+    if source is None:
+        if needed:
+            raise ValueError("A model made from `model_config` has no image processor. Set `image_size`, such as 32.")
+        return None
+    pillow = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
+    try:
+        auto: Any = AutoImageProcessor
+        return auto.from_pretrained(
+            source, revision=arguments.model_revision, trust_remote_code=arguments.trust_remote_code, **pillow
+        )
+    except (OSError, ValueError) as error:
+        if needed or arguments.processor_name_or_path is not None:
+            raise ValueError(
+                f"Cannot load the image processor of {source}: {_first_line(error)} Set `image_size` to do without one."
+            ) from error
+        return None
+
+
+def load_model_config(arguments: ModelArguments, head: Mapping[str, Any]) -> Any:
+    """Return the configuration of the model, with the output head's fields `head` (`num_labels`, `id2label` ...)."""
+    if arguments.model_name_or_path is not None:
+        try:
+            return AutoConfig.from_pretrained(
+                arguments.model_name_or_path,
+                revision=arguments.model_revision,
+                trust_remote_code=arguments.trust_remote_code,
+                **head,
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"Cannot load the model {arguments.model_name_or_path}: {_first_line(error)} "
+                "Name a Hub id, or a folder with config.json."
+            ) from error
+    fields = dict(arguments.model_config) if isinstance(arguments.model_config, dict) else {}
+    model_type = str(fields.pop("model_type", ""))
+    known = list(transformers.CONFIG_MAPPING)
+    if model_type not in known:
+        raise ValueError(f"Unknown `model_type` {model_type} in `model_config`.{did_you_mean(model_type, known)}")
+    default = AutoConfig.for_model(model_type)
+    for name in fields:
+        if not hasattr(default, name):
+            near = did_you_mean(name, list(default.to_dict()))
+            raise ValueError(f"`model_config` has `{name}`, which a {model_type} configuration does not have.{near}")
+    try:
+        return AutoConfig.for_model(model_type, **fields, **head)
+    except Exception as error:  # configurations raise what they like, in transformers 5 an error of huggingface_hub
+        raise ValueError(f"Cannot use `model_config`: {_first_line(error.__cause__ or error)}") from error
+
+
+def model_factory(
+    arguments: ModelArguments,
+    auto_model: Any,
+    head: Mapping[str, Any],
+    pad_token_id: int | None = None,
+    trained_head: bool = False,
+) -> Callable[[], PreTrainedModel]:
+    """Return a function that makes the model in its initial state, for the trainer's `model_init`.
+
+    Random weights come from torch's global generator, which the trainer seeds before each call. Where the checkpoint
+    has no head, or one of another size, a new one is made; with `trained_head` that is refused.
+    """
+    config = load_model_config(arguments, head)
+    if getattr(config, "pad_token_id", None) is None and pad_token_id is not None:
+        config.pad_token_id = pad_token_id
+    told: list[str] = []
+
+    def make() -> PreTrainedModel:
+        if arguments.model_name_or_path is None:
+            made: PreTrainedModel = auto_model.from_config(config, dtype=torch.float32)
+            return made
+        try:
+            with _without_load_report():
+                model, report = auto_model.from_pretrained(
+                    arguments.model_name_or_path,
+                    config=config,
+                    revision=arguments.model_revision,
+                    trust_remote_code=arguments.trust_remote_code,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                    dtype=torch.float32,
+                )
+        except (OSError, ValueError) as error:
+            raise ValueError(f"Cannot load {arguments.model_name_or_path}: {_first_line(error)}") from error
+        new = _new_weights(report)
+        if new and trained_head:
+            raise ValueError(
+                f"{arguments.model_name_or_path} has no trained weights for this task: {', '.join(new)} would be new "
+                f"({config.num_labels} outputs). Name a model that was fine-tuned on these classes."
+            )
+        if new and not told:
+            logger.info(f"Not in {arguments.model_name_or_path}, made new: {', '.join(new)}.")
+            told.extend(new)
+        loaded: PreTrainedModel = model
+        return loaded
+
+    if trained_head and arguments.model_name_or_path is None:
+        raise ValueError("A query needs a trained model. Name its folder with `model_name_or_path`.")
+    return make
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep transformers from telling in every round which weights are new: that is told here, once."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _new_weights(report: Mapping[str, Any]) -> list[str]:
+    mismatched = [key if isinstance(key, str) else key[0] for key in report.get("mismatched_keys", ())]
+    return sorted({*report.get("missing_keys", ()), *mismatched})
+
+
+def _load_splits(name: str, arguments: DataArguments) -> tuple[Mapping[str, Dataset], bool]:
+    """Return the splits that `name` holds, and whether it is local."""
+    path = Path(name).expanduser()
+    if name.startswith("sklearn:"):
+        if name != "sklearn:digits":
+            raise ValueError(f"Unknown bundled data {name}. Only `sklearn:digits` comes with the library.")
+        return load_digits_images(), True
+    if not path.exists() and (path.suffix in _BUILDERS or name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ValueError(f"There is no file or folder {name}. Correct `dataset_name`.")
+    try:
+        if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
+            loaded = load_from_disk(path)
+        elif path.is_dir():
+            loaded = load_dataset(str(path.resolve()))
+        elif path.is_file():
+            loaded = load_dataset(_builder(path), data_files={arguments.train_split: str(path)})
+        else:
+            loaded = load_dataset(name, arguments.dataset_config_name, revision=arguments.dataset_revision)
+    except (OSError, ValueError, RuntimeError) as error:
+        what = "" if path.exists() else " Is the Hub reachable, and the id right? A local folder or file works too."
+        raise ValueError(f"Cannot load the data set {name}: {_first_line(error)}{what}") from error
+    if isinstance(loaded, Dataset):
+        return {arguments.train_split: loaded}, path.exists()
+    return loaded, path.exists()
+
+
+def _builder(path: Path) -> str:
+    if path.suffix not in _BUILDERS:
+        raise ValueError(f"Cannot read {path}: `{path.suffix}` is none of {', '.join(_BUILDERS)}.")
+    return _BUILDERS[path.suffix]
+
+
+def _split(splits: Mapping[str, Dataset], split: str, name: str, argument: str) -> Dataset:
+    if split not in splits:
+        raise ValueError(
+            f"{name} has no split `{split}`.{did_you_mean(split, list(splits))} "
+            f"Set `{argument}` to one of: {', '.join(splits)}."
+        )
+    return splits[split]
+
+
+def _set_aside(pool: Dataset, arguments: DataArguments) -> tuple[Dataset, dict[str, Dataset]]:
+    if len(pool) < 2:
+        raise ValueError(f"{arguments.dataset_name} has {len(pool)} rows: too few for a pool and rows to measure with.")
+    parts = pool.train_test_split(test_size=arguments.validation_fraction, seed=arguments.split_seed)
+    logger.info(
+        f"{arguments.dataset_name} has no split beside `{arguments.train_split}`: {len(parts['test'])} of its "
+        f"{len(pool)} rows are set aside to measure with (`validation_fraction`, `split_seed`)."
+    )
+    return parts["train"], {"": parts["test"]}
+
+
+def _short_names(splits: list[str]) -> list[str]:
+    """Return what tells `splits` apart: ``validation_matched, validation_mismatched -> matched, mismatched``."""
+    if len(splits) == 1:
+        return [""]
+    if len(set(splits)) < len(splits):
+        raise ValueError(f"`eval_split` names a split twice: {', '.join(splits)}.")
+    first = splits[0].split("_")
+    same = next((at for at in range(len(first)) if any(s.split("_")[: at + 1] != first[: at + 1] for s in splits)), 0)
+    return ["_".join(split.split("_")[same:]) or split for split in splits]
+
+
+def _first_rows(rows: Dataset, count: int | None) -> Dataset:
+    return rows if count is None or count >= len(rows) else rows.select(range(count))
+
+
+def _described(evaluation: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    return {f"The evaluation split {name}".strip(): rows for name, rows in evaluation.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -1,0 +1,123 @@
+"""The model card: task, data, budget, acquisition, learning curve, how to reproduce."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCardData
+
+from .fingerprint import describe
+from .history import RoundRecord
+from .state import write_atomically
+
+if TYPE_CHECKING:
+    from .trainer import ActiveTrainer
+
+SETTINGS = (
+    *("seed", "num_rounds", "initial_size", "initial_selection", "query_size", "candidate_size", "warm_start"),
+    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
+)
+
+
+def write_model_card(path: Path, trainer: ActiveTrainer, **card: Any) -> None:
+    """Write the card of what `trainer` trained.
+
+    Args:
+        path: The file.
+        trainer: Its history, settings and data are described.
+        card: What `Trainer.create_model_card` takes: ``model_name``, ``finetuned_from``, ``tags``, ``dataset``, ...
+    """
+    config = getattr(trainer.model, "config", None)
+    base_model = card.get("finetuned_from") or getattr(config, "_name_or_path", None) or None
+    tags = card.get("tags") or []
+    data = ModelCardData(
+        language=card.get("language"),
+        license=card.get("license"),
+        library_name="transformers",
+        tags=["active-learning", "hf_noise_al", *([tags] if isinstance(tags, str) else tags)],
+        base_model=None if _is_path(base_model) else base_model,
+        datasets=card.get("dataset_tags"),
+        pipeline_tag=card.get("tasks"),
+    )
+    text = model_card(
+        title=card.get("model_name") or Path(str(trainer.args.output_dir)).resolve().name,
+        base_model=base_model,
+        dataset=card.get("dataset"),
+        acquisition=describe(trainer.acquisition),
+        pool_size=trainer.pool.size,
+        history=trainer.history,
+        settings={name: getattr(trainer.args, name) for name in SETTINGS},
+        versions={"Python": platform.python_version()}
+        | {name: _version(name) for name in ("hf_noise_al", "transformers", "torch", "datasets", "accelerate")},
+        data=data,
+    )
+    write_atomically(path, text)
+
+
+def model_card(
+    *,
+    title: str,
+    base_model: str | None,
+    dataset: str | None,
+    acquisition: str,
+    pool_size: int,
+    history: Sequence[RoundRecord],
+    settings: Mapping[str, object],
+    versions: Mapping[str, str],
+    data: ModelCardData,
+) -> str:
+    """Return the text of the card, metadata block first."""
+    origin = None if _is_path(base_model) else base_model
+    labeled = history[-1].num_labeled if history else 0
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {title}",
+        f"Fine-tuned{f' from {origin}' if origin else ''}{f' on {dataset}' if dataset else ''} by active learning "
+        f"with `hf_noise_al`: {labeled:,} of {pool_size:,} examples of the pool were labeled, over {len(history)} "
+        f"rounds, chosen by `{acquisition}`.",
+        "## Learning curve",
+        rounds_table(history),
+        "## How to reproduce",
+        "```bash\n" + shlex.join(_command(sys.argv)) + "\n```",
+        "\n".join(f"- {name}: `{value}`" for name, value in settings.items()),
+        "## Versions",
+        "\n".join(f"- {name} {version}" for name, version in versions.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def rounds_table(history: Sequence[RoundRecord]) -> str:
+    """Return the rounds as a Markdown table: labels and every metric."""
+    names = list(dict.fromkeys(name for record in history for name in record.metrics))
+    lines = ["| " + " | ".join(["round", "labels", *names]) + " |", "| --: " * (2 + len(names)) + "|"]
+    for record in history:
+        values = [f"{record.metrics[name]:.4f}" if name in record.metrics else "" for name in names]
+        lines.append("| " + " | ".join([str(record.round), str(record.num_labeled), *values]) + " |")
+    return "\n".join(lines)
+
+
+def _command(argv: Sequence[str]) -> list[str]:
+    """Return the command line without secrets."""
+    command, hide = ["python"], False
+    for word in argv:
+        secret = word.startswith("--") and "token" in word
+        command.append("..." if hide else word.split("=")[0] + "=..." if secret and "=" in word else word)
+        hide = secret and "=" not in word
+    return command
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a folder, not installed
+        return "unknown"
+
+
+def _is_path(name: str | None) -> bool:
+    return name is None or name.startswith(("/", ".", "~")) or Path(name).exists()

@@ -1,0 +1,133 @@
+"""Observables: what is looked at when a model sees a batch, as one row of numbers per example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+Observable: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
+"""``(model, inputs) -> (B, D)``, one row per example of the batch."""
+
+_HEAD_TYPES = ("Linear", "Conv1D", "Conv2d", "Conv1d", "Bilinear", "Embedding")
+
+
+def probabilities(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return class probabilities: softmax, or sigmoid where the model's ``problem_type`` is multi-label: (B, C).
+
+    Raises:
+        ValueError: the model is a regression model, or it has more than one row of outputs per example.
+    """
+    logits = _logits(model(**inputs))
+    if logits.ndim != 2:
+        raise ValueError(
+            f"Class probabilities need logits of shape (batch, classes), found {tuple(logits.shape)}. "
+            "Pass an `observable` that returns one row per example."
+        )
+    if is_multi_label(model):
+        return logits.sigmoid()
+    if logits.shape[1] == 1 or _problem_type(model) == "regression":
+        found = "one" if logits.shape[1] == 1 else "`problem_type='regression'`"
+        raise ValueError(
+            f"Class probabilities need at least two outputs, one for each class, found {found}: this looks like a "
+            "regression model. Use `features` as the observable, or an acquisition that needs no probabilities."
+        )
+    return logits.softmax(dim=1)
+
+
+def features(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the input of the output head, the penultimate features: (B, H).
+
+    The head is the last linear layer or convolution that runs outside the model's ``base_model`` (anywhere, in a
+    plain module). Where it runs at every position (GPT-2's ``score``), the features are those of the position whose
+    output became the logits.
+    """
+    called: list[tuple[Tensor, Tensor]] = []
+
+    def remember(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
+        called[:] = [(args[0] if args else next(iter(kwargs.values())), output)]
+
+    handles = [module.register_forward_hook(remember, with_kwargs=True) for module in _possible_heads(model)]
+    try:
+        logits = _logits(model(**inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not called:
+        raise ValueError(
+            f"Found no output head in {type(model).__name__}: no linear layer or convolution ran outside its base "
+            "model. Pass an `observable` of your own."
+        )
+    return _rows_behind(logits, *called[-1])
+
+
+def default_observable(model: nn.Module) -> Observable:
+    """Return the paper's choice for `model`: `features` for a regression model, else `probabilities`."""
+    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
+    if _problem_type(model) == "regression" or (num_labels == 1 and not is_multi_label(model)):
+        return features
+    return probabilities
+
+
+def is_multi_label(model: nn.Module) -> bool:
+    """Return whether the outputs of `model` are independent labels rather than one class of several."""
+    return _problem_type(model) == "multi_label_classification"
+
+
+def names_in_base_model(model: nn.Module) -> set[str]:
+    """Return the names of the modules that are part of the model's ``base_model``; empty for a plain module."""
+    base = _base_model(model)
+    if base is None:
+        return set()
+    inside = {id(module) for module in base.modules()}
+    return {name for name, module in model.named_modules() if id(module) in inside}
+
+
+def _problem_type(model: nn.Module) -> object:
+    return getattr(getattr(model, "config", None), "problem_type", None)
+
+
+def _base_model(model: nn.Module) -> nn.Module | None:
+    get_base_model = getattr(model, "get_base_model", None)  # a PEFT model wraps the transformers model
+    inner = get_base_model() if callable(get_base_model) else model
+    base = getattr(inner, "base_model", None)
+    return base if isinstance(base, nn.Module) and base is not inner else None
+
+
+def _possible_heads(model: nn.Module) -> list[nn.Module]:
+    inside = names_in_base_model(model)
+    return [
+        module
+        for name, module in model.named_modules()
+        if name not in inside and type(module).__name__ in _HEAD_TYPES and not name.endswith("original_module")
+    ]
+
+
+def _logits(outputs: object) -> Tensor:
+    if isinstance(outputs, Tensor):
+        found = outputs
+    elif isinstance(outputs, Mapping) and "logits" in outputs:
+        found = outputs["logits"]
+    elif hasattr(outputs, "logits"):
+        found = outputs.logits
+    else:
+        found = outputs[0]  # type: ignore[index]
+    return found if found.dtype == torch.float64 else found.float()
+
+
+def _rows_behind(logits: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Return the rows of the head's `inputs` that became the `logits`."""
+    if inputs.ndim > 2 and logits.ndim == 2 and outputs.ndim == 3 and outputs.shape[-1] == logits.shape[1]:
+        same = torch.isclose(outputs.to(logits.dtype), logits[:, None, :], rtol=0, atol=0, equal_nan=True).all(dim=2)
+        if bool(same.any(dim=1).all()):
+            inputs = inputs[torch.arange(len(inputs), device=inputs.device), same.int().argmax(dim=1)]
+    if inputs.ndim == 4:
+        inputs = inputs.mean(dim=(2, 3))
+    if inputs.ndim != 2:
+        raise ValueError(
+            f"The output head sees inputs of shape {tuple(inputs.shape)}, not one row per example. "
+            "Pass an `observable` of your own."
+        )
+    return inputs if inputs.dtype == torch.float64 else inputs.float()

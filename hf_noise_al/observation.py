@@ -1,0 +1,180 @@
+"""Observation: every row of a data set through the model once, the same numbers on any number of processes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers.utils.logging import get_logger, tqdm
+
+from .observables import Observable
+
+logger = get_logger(__name__)
+CACHE_BYTES = 2**31
+"""Collated batches kept in memory by each process; further ones are collated again at every pass."""
+
+Batch = Mapping[str, Any]
+
+
+class Observer:
+    """Collate the rows once, in batches of similar length, and pass them through the model as often as asked.
+
+    Batches are formed before they are dealt to the processes, so that each row is computed beside the same others,
+    and with it every pick, is the same for any number of processes.
+
+    Args:
+        model: The model, not wrapped for distributed training.
+        dataset: The rows, without labels.
+        rows: Their numbers in the user's data set, for messages.
+        collate: The data collator.
+        prepare: Moves a batch to the device.
+        batch_size: Rows in a batch.
+        accelerator: Knows the processes and the device.
+        num_workers: Worker processes that collate.
+        disable_tqdm: Show no progress bar.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        rows: Sequence[int],
+        collate: Callable[[list[Any]], Any],
+        prepare: Callable[[Any], Batch],
+        batch_size: int,
+        accelerator: Accelerator,
+        num_workers: int = 0,
+        disable_tqdm: bool = False,
+    ) -> None:
+        self.model, self.dataset, self.rows = model, dataset, rows
+        self.collate, self.prepare, self.accelerator = collate, prepare, accelerator
+        self.num_workers = num_workers
+        self.disable_tqdm = disable_tqdm or not accelerator.is_local_main_process
+        order = sorted(range(len(rows)), key=(lengths := _lengths(dataset)).__getitem__, reverse=True)
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        self.batches = batches[accelerator.process_index :: accelerator.num_processes]
+        self.kept: list[Batch] = []
+        self.kept_bytes = 0
+        logger.info(
+            f"Observing {len(rows)} rows in {len(batches)} batches of up to {batch_size}, "
+            f"lengths {min(lengths)} to {max(lengths)}"
+        )
+
+    def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
+        """Return one row per row of the data set, in its order, the same on every process: (N, D), on the CPU.
+
+        Raises:
+            ValueError: the observable does not return one finite row per example; a row that is not is named.
+        """
+        found: list[tuple[list[int], Tensor]] = []
+        bar = tqdm(total=len(self.batches), desc=description, leave=False, disable=self.disable_tqdm, unit="batch")
+        with bar, _evaluation_mode(self.model), torch.no_grad():
+            for positions, batch in zip(self.batches, self._inputs(), strict=True):
+                rows = observable(self.model, self.prepare(batch))
+                if rows.ndim != 2 or len(rows) != len(positions):
+                    raise ValueError(
+                        f"An observable must return one row per example: ({len(positions)}, D) here, "
+                        f"found {tuple(rows.shape)}."
+                    )
+                found.append((positions, rows.cpu()))
+                bar.update()
+        return self._check(self._gather(found))
+
+    def _inputs(self) -> Iterator[Batch]:
+        yield from self.kept
+        rest = self.batches[len(self.kept) :]
+        if not rest:
+            return
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=rest,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+            generator=torch.Generator().manual_seed(0),
+        )
+        keep = self.kept_bytes < CACHE_BYTES
+        for batch in _explaining_missing_labels(loader):
+            if keep:
+                self.kept.append(batch)
+                self.kept_bytes += sum(value.nbytes for value in batch.values() if isinstance(value, Tensor))
+                keep = self.kept_bytes < CACHE_BYTES
+            yield batch
+
+    def _gather(self, found: list[tuple[list[int], Tensor]]) -> Tensor:
+        width = found[0][1].shape[1] if found else 0
+        wide = found[0][1].dtype == torch.float64 if found else False
+        if self.accelerator.num_processes > 1:
+            shape = torch.tensor([width, int(wide)], device=self.accelerator.device)
+            dist.all_reduce(shape, op=dist.ReduceOp.MAX)
+            width, wide = int(shape[0]), bool(shape[1])
+        rows = torch.zeros(len(self.rows), width, dtype=torch.float64 if wide else torch.float32)
+        for positions, values in found:
+            rows[positions] = values.to(rows.dtype)
+        if self.accelerator.num_processes > 1:
+            shared = rows.to(self.accelerator.device)
+            dist.all_reduce(shared)  # every row is zero but on one process, so the sum is exact
+            rows = shared.cpu()
+        return rows
+
+    def _check(self, rows: Tensor) -> Tensor:
+        bad = (~torch.isfinite(rows)).any(dim=1).nonzero()[:, 0].tolist()
+        if bad:
+            raise ValueError(
+                f"The model's output for row {self.rows[bad[0]]} of `train_dataset` is NaN or infinite "
+                f"({len(bad)} of {len(self.rows)} rows are). Check that input and the training that came before: "
+                "a learning rate too high leaves such weights."
+            )
+        return rows
+
+
+@contextmanager
+def untouched_random_state() -> Iterator[None]:
+    """Put the global random states of Python, NumPy and torch back after the block."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _explaining_missing_labels(batches: Iterable[Batch]) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except KeyError as error:
+        raise ValueError(
+            f"The data collator or the transform of `train_dataset` asks for {error}, which the examples of a query do "
+            "not have: a query never sees labels. Let it work without them, as the collators of transformers do."
+        ) from error
+
+
+def _lengths(dataset: Dataset) -> list[int]:
+    if "input_ids" not in dataset.column_names or dataset.format["type"] == "custom":
+        return [0] * len(dataset)
+    column = dataset.select_columns(["input_ids"]).with_format("arrow")[:].column("input_ids")
+    lengths: list[int] = pa.compute.list_value_length(column).to_pylist()
+    return lengths

@@ -1,0 +1,256 @@
+"""Perturbations: relative Gaussian weight noise that lasts as long as a ``with`` block."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .observables import names_in_base_model
+
+logger = logging.getLogger(__name__)
+
+PARAMETER_FILTERS = ("weight", "all", "trainable", "head")
+_LOW_PRECISION = (torch.bfloat16, torch.float16)
+_PLAIN_TYPES = (torch.float32, torch.float64, *_LOW_PRECISION)
+_WRAPPER_NAMES = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+
+@contextmanager
+def perturbed(
+    model: nn.Module, noise_scale: float, generator: torch.Generator, parameter_filter: str = "weight"
+) -> Iterator[None]:
+    """Add Gaussian noise to the weights of `model` inside the block; restore them bit for bit afterwards.
+
+    Each tensor W gets ``noise_scale * ||W|| * V / ||V||``, V standard Gaussian of W's shape, Frobenius norms
+    (Deep Active Learning with Noise Stability, AAAI 2024). The noise of a tensor depends on one draw from `generator`
+    and on the tensor's name, and is made on the CPU, so it is the same on every device. Only one copy of the
+    perturbed tensors is kept, and it is what restores them, also when the body raises.
+
+    Args:
+        model: The model; its parameters change in place.
+        noise_scale: Length of the noise relative to that of the tensor, finite and positive.
+        generator: CPU generator; exactly one number is drawn.
+        parameter_filter: Which tensors, see `perturbed_tensors`.
+
+    Raises:
+        ValueError: the filter matches nothing, a matched tensor is quantized, or `noise_scale` is out of range.
+    """
+    check_noise_scale(noise_scale)
+    tensors = perturbed_tensors(model, parameter_filter)
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    originals = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    try:
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                _add_noise(tensor.data, originals[name], noise_scale, _tensor_generator(seed, name))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.data.copy_(originals[name])
+
+
+def perturbed_tensors(model: nn.Module, parameter_filter: str = "weight") -> dict[str, nn.Parameter]:
+    """Return the parameters that `parameter_filter` chooses, by name, each distinct tensor once.
+
+    Args:
+        model: The model, possibly wrapped by PEFT.
+        parameter_filter: ``"weight"``, the paper's choice: the `.weight` of every module that has one (linear,
+            ``Conv1D``, convolution, embedding and norm layers), no biases. ``"all"``: every parameter.
+            ``"trainable"``: every parameter that requires a gradient. ``"head"``: what lies outside the model's
+            ``base_model``. Anything else: a regular expression searched for in parameter names.
+
+    Raises:
+        ValueError: nothing matches, or a match is not a plain floating-point tensor (quantized weights).
+    """
+    chosen: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for name, parameter in _matching(model, parameter_filter):
+        if id(parameter) not in seen:
+            seen.add(id(parameter))
+            chosen[_clean(name)] = parameter
+    if not chosen:
+        raise ValueError(
+            f"`parameter_filter={parameter_filter!r}` matches no parameter of {type(model).__name__}. "
+            f"Use one of {', '.join(PARAMETER_FILTERS)}, or a regular expression over names such as "
+            f"{[name for name, _ in model.named_parameters()][:3]}."
+        )
+    for name, parameter in chosen.items():
+        _check_plain(name, parameter)
+    return chosen
+
+
+def log_choice(model: nn.Module, parameter_filter: str) -> None:
+    """Log how many parameters `parameter_filter` chooses and which it leaves out, biases apart."""
+    chosen = perturbed_tensors(model, parameter_filter)
+    ids = {id(parameter) for parameter in chosen.values()}
+    rest = {name: p for name, p in model.named_parameters() if id(p) not in ids and p.is_floating_point()}
+    biases = [name for name in rest if name.endswith("bias")]
+    others = [name for name in rest if not name.endswith("bias")]
+    logger.info(
+        "parameter_filter=%r perturbs %d tensors (%s parameters) and leaves out %d biases and %d other tensors "
+        "(%s parameters)%s",
+        parameter_filter,
+        len(chosen),
+        f"{sum(p.numel() for p in chosen.values()):,}",
+        len(biases),
+        len(others),
+        f"{sum(rest[name].numel() for name in others):,}",
+        (": " + ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")) if others else "",
+    )
+
+
+@contextmanager
+def full_precision(model: nn.Module) -> Iterator[None]:
+    """Compute in float32 inside the block: weights and buffers cast, autocast and TF32 off; exact restore.
+
+    The deviations of noise stability are smaller than the rounding of bfloat16, float16 and TF32 products, so finite
+    differences mean something only here. Weights of lower precision get a float32 copy for the time of the block.
+    """
+    with ExitStack() as stack:
+        for device_type in {tensor.device.type for tensor in _tensors(model)} or {"cpu"}:
+            stack.enter_context(torch.autocast(device_type, enabled=False))
+        stack.enter_context(_ieee_products())
+        stack.enter_context(_without_accelerate_autocast(model))
+        stack.enter_context(_float32_tensors(model))
+        yield
+
+
+def check_noise_scale(noise_scale: float) -> None:
+    """Raise ValueError unless `noise_scale` is a positive finite number."""
+    if not 0 < noise_scale < float("inf"):
+        raise ValueError(f"`noise_scale` must be a positive finite number, got {noise_scale}. The paper uses 1e-3.")
+
+
+def _matching(model: nn.Module, parameter_filter: str) -> Iterator[tuple[str, nn.Parameter]]:
+    if parameter_filter == "weight":
+        for name, module in model.named_modules():
+            weight = module._parameters.get("weight")  # getattr would see a wrapper's view of another module's weight
+            if weight is not None:
+                yield (f"{name}.weight" if name else "weight"), weight
+        return
+    pattern = None if parameter_filter in PARAMETER_FILTERS else _compiled(parameter_filter)
+    inside = names_in_base_model(model) if parameter_filter == "head" else set()
+    if parameter_filter == "head" and not inside:
+        raise ValueError(
+            f"`parameter_filter='head'` needs a model with a `base_model`, {type(model).__name__} has none. "
+            "Use a regular expression over parameter names."
+        )
+    for name, parameter in model.named_parameters(remove_duplicate=pattern is None):  # a tied tensor has two names
+        if (
+            parameter_filter == "all"
+            or (parameter_filter == "trainable" and parameter.requires_grad)
+            or (parameter_filter == "head" and name.rpartition(".")[0] not in inside)
+            or (pattern is not None and pattern.search(_clean(name)))
+        ):
+            yield name, parameter
+
+
+def _compiled(parameter_filter: str) -> re.Pattern[str]:
+    try:
+        return re.compile(parameter_filter)
+    except re.error as error:
+        raise ValueError(
+            f"`parameter_filter={parameter_filter!r}` is not a regular expression ({error}), and not one of "
+            f"{', '.join(PARAMETER_FILTERS)}."
+        ) from None
+
+
+def _check_plain(name: str, parameter: Tensor) -> None:
+    if type(parameter) not in (nn.Parameter, Tensor) or parameter.dtype not in _PLAIN_TYPES:
+        raise ValueError(
+            f"Cannot perturb {name}: it is a {type(parameter).__name__} of {parameter.dtype}, and noise needs plain "
+            "floating-point weights. Load the model without quantization, or choose other tensors by "
+            "`parameter_filter` (for LoRA on a quantized model: 'trainable')."
+        )
+
+
+def _clean(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPER_NAMES)
+
+
+def _tensor_generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def _add_noise(tensor: Tensor, original: Tensor, noise_scale: float, generator: torch.Generator) -> None:
+    wide = original.dtype == torch.float64
+    norm = float(torch.linalg.vector_norm(original, dtype=torch.float64 if wide else torch.float32))
+    in_place = tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
+    noise = tensor.normal_(generator=generator) if in_place else torch.randn(tensor.shape, generator=generator)
+    noise.mul_(noise_scale * norm / max(float(torch.linalg.vector_norm(noise)), torch.finfo(torch.float32).tiny))
+    if in_place:
+        tensor.add_(original)
+    else:
+        noise = noise.to(tensor.device)
+        tensor.copy_(original + noise if wide else noise.add_(original))
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+@contextmanager
+def _float32_tensors(model: nn.Module) -> Iterator[None]:
+    """Put float32 copies in the place of tensors: to cast a parameter would unhook DistributedDataParallel from it."""
+    places = [
+        (module, name, tensor)
+        for module in model.modules()
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]
+        if tensor is not None and tensor.dtype in _LOW_PRECISION
+    ]
+    try:
+        copies: dict[int, Tensor] = {}
+        for module, name, tensor in places:
+            if id(tensor) not in copies:
+                wide = tensor.detach().float()
+                is_parameter = isinstance(tensor, nn.Parameter)
+                copies[id(tensor)] = nn.Parameter(wide, tensor.requires_grad) if is_parameter else wide
+            setattr(module, name, copies[id(tensor)])
+        yield
+    finally:
+        for module, name, tensor in places:
+            setattr(module, name, tensor)
+
+
+@contextmanager
+def _without_accelerate_autocast(model: nn.Module) -> Iterator[None]:
+    """Call the model's own `forward` instead of the autocasting one that accelerate put on the instance."""
+    attributes = model.__dict__
+    if "forward" not in attributes or "_original_forward" not in attributes:
+        yield
+        return
+    wrapped = attributes["forward"]
+    attributes["forward"] = attributes["_original_forward"]
+    try:
+        yield
+    finally:
+        attributes["forward"] = wrapped
+
+
+@contextmanager
+def _ieee_products() -> Iterator[None]:
+    backends = torch.backends
+    if hasattr(backends.cuda.matmul, "fp32_precision"):  # torch >= 2.9 refuses a mix of old and new names
+        cudnn, mkldnn = backends.cudnn, backends.mkldnn
+        places = [backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]  # type: ignore[attr-defined]
+        switches: list[tuple[object, str]] = [(place, "fp32_precision") for place in places]
+        off: object = "ieee"
+    else:
+        switches = [(backends.cuda.matmul, "allow_tf32"), (backends.cudnn, "allow_tf32")]
+        off = False
+    saved = [getattr(place, name) for place, name in switches]
+    try:
+        for place, name in switches:
+            setattr(place, name, off)
+        yield
+    finally:
+        for (place, name), value in zip(switches, saved, strict=True):
+            setattr(place, name, value)

@@ -1,0 +1,94 @@
+"""Draw learning curves: what `learning_curve.compare` computed, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from ._optional import require
+from .learning_curve import Comparison, format_estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE_INCHES = (8.0, 4.5)
+DOTS_PER_INCH = 150
+BASELINE_COLOR = "#595959"
+# The colors that Okabe and Ito (2008) chose for color-blind readers, without yellow, which is too light for a line.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "osD^vP"
+MOST_TICKS = 12
+
+
+def plot_curves(comparisons: Sequence[Comparison], path: str | Path) -> None:
+    """Draw the comparisons into the file `path`, 1200 x 675 pixels where it is a PNG; see `draw_curves`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_curves(comparisons).savefig(path, dpi=DOTS_PER_INCH)
+
+
+def draw_curves(comparisons: Sequence[Comparison]) -> Figure:
+    """Return a figure of one line per acquisition, the mean over seeds, with its 95 % interval as a band.
+
+    The height follows the means: the wide bands of two or three seeds may leave the picture. The figure belongs to no
+    window system and to no pyplot state. Raises `ValueError` where there is nothing to draw.
+    """
+    if not comparisons:
+        raise ValueError("Nothing to draw. Pass what `compare` returned for at least one run.")
+    figure: Figure = require("matplotlib.figure", "plot").Figure(figsize=SIZE_INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    rivals = 0
+    for comparison in comparisons:
+        if comparison.acquisition == comparison.baseline:
+            _draw_line(axes, comparison, BASELINE_COLOR, "X", "--")
+        else:
+            again = "-" if rivals < len(COLORS) else ":"
+            _draw_line(axes, comparison, COLORS[rivals % len(COLORS)], MARKERS[rivals % len(MARKERS)], again)
+            rivals += 1
+    _limit_height(axes, comparisons)
+    _describe(axes, comparisons)
+    return figure
+
+
+def _draw_line(axes: Axes, comparison: Comparison, color: str, marker: str, style: str) -> None:
+    label = f"{comparison.acquisition}  {format_estimate(comparison.aubc, decimals=3)}"
+    budgets, mean = comparison.budgets, comparison.mean
+    axes.plot(budgets, mean, color=color, marker=marker, ls=style, lw=2, ms=6, zorder=3, label=label)
+    if comparison.half_width is not None:
+        low = [value - half for value, half in zip(mean, comparison.half_width, strict=True)]
+        high = [value + half for value, half in zip(mean, comparison.half_width, strict=True)]
+        axes.fill_between(budgets, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _limit_height(axes: Axes, comparisons: Sequence[Comparison]) -> None:
+    means = [value for comparison in comparisons for value in comparison.mean if value == value]  # NaN differs from NaN
+    margin = 0.4 * (max(means) - min(means)) if means else 0.0
+    if margin:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, min(means) - margin), min(high, max(means) + margin))
+
+
+def _describe(axes: Axes, comparisons: Sequence[Comparison]) -> None:
+    first = comparisons[0]
+    axes.set_title(f"{_short(first.dataset)}, {_short(first.model)}", loc="left", fontsize=13)
+    axes.set_xlabel("labeled examples", fontsize=12)
+    axes.set_ylabel(first.metric.removeprefix("eval_").replace("_", " "), fontsize=12)
+    if len(first.budgets) <= MOST_TICKS:
+        axes.set_xticks(first.budgets)
+    axes.tick_params(labelsize=11)
+    axes.grid(color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    counts = sorted({len(comparison.seeds) for comparison in comparisons})
+    seeds = "1 seed" if counts == [1] else f"{' or '.join(map(str, counts))} seeds"
+    band = ", 95 % interval shaded" if any(comparison.half_width for comparison in comparisons) else ""
+    title = f"area under the curve ({seeds}{band})"
+    legend = axes.legend(title=title, fontsize=11, title_fontsize=10, handlelength=3, edgecolor="none", framealpha=0.8)
+    legend.set_alignment("left")
+
+
+def _short(name: str) -> str:
+    """Return the name of a Hub repository as it is, and of a longer path its last part."""
+    return name if name.count("/") <= 1 and not name.startswith((".", "/")) else PurePath(name).name

@@ -1,0 +1,178 @@
+"""Weights on the disk: where each round starts, where it got to, and what it ended with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging
+
+from .state import ActiveState, write_atomically
+
+if TYPE_CHECKING:
+    from .upstream import UpstreamTrainer
+
+logger = logging.get_logger(__name__)
+
+OUTPUT_FILE = "train_output.json"
+
+
+class RoundFiles:
+    """The folder ``_rounds`` of a run: ``initial`` weights, ``NN/checkpoint-*`` and ``NN/model``.
+
+    The leading underscore keeps it out of uploads. Every method is called on all processes; one of them writes.
+    """
+
+    def __init__(self, trainer: UpstreamTrainer) -> None:
+        self.trainer = trainer
+        self.resumed_round: int | None = None
+        self.initial_saved = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the present run."""
+        return self.trainer._run_folder / "_rounds"
+
+    def round_folder(self, number: int) -> Path:
+        """Return the folder of round `number`."""
+        return self.folder / f"{number:02d}"
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, and take the weights back to the initial ones."""
+        if self.initial_saved:
+            self._load(self.folder / "initial")
+        if self.trainer.is_world_process_zero():
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.trainer.accelerator.wait_for_everyone()
+        self.initial_saved, self.resumed_round = False, None
+
+    def save_initial(self) -> None:
+        """Keep the initial weights, where no `model_init` can make them again."""
+        if self.trainer.model_init is None and not self.initial_saved:
+            self._save(self.folder / "initial")
+            self.initial_saved = True
+
+    def resume(self, state: ActiveState) -> None:
+        """Load the weights that the state was written with; let the next round use what is left of it.
+
+        Raises:
+            ValueError: the weights are not there.
+        """
+        self.resumed_round = state.round
+        self.initial_saved = self.trainer.model_init is None
+        last = self.round_folder(state.round - 1) / "model" if state.history else self.folder / "initial"
+        if last.is_dir():
+            self._load(last)
+        elif state.history or self.initial_saved:
+            raise ValueError(
+                f"Cannot resume: the weights in {last} are gone. "
+                "Restore the folder, or start afresh in another `output_dir`."
+            )
+
+    def begin(self, number: int) -> str | None:
+        """Put the weights where round `number` starts; return the checkpoint of a killed training to go on from."""
+        trainer, folder = self.trainer, self.round_folder(number)
+        checkpoint = None
+        if self.resumed_round == number:
+            checkpoint = self._last_checkpoint(folder)
+        elif trainer.is_world_process_zero():
+            shutil.rmtree(folder, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer._forget_last_round()
+        if trainer.args.warm_start and number > 0:
+            self._load(self.round_folder(number - 1) / "model")
+        elif trainer.model_init is None:
+            self._load(self.folder / "initial")
+        return None if checkpoint is None else str(checkpoint)
+
+    def save(self, number: int, output: TrainOutput, seconds: float) -> None:
+        """Keep what round `number` ended with; complete as soon as the folder has its name."""
+        target = self.round_folder(number) / "model"
+        content = {
+            "global_step": output.global_step,
+            "training_loss": output.training_loss,
+            "metrics": output.metrics,
+            "seconds": seconds,
+        }
+        self._save(target, json.dumps(content))
+
+    def finished_training(self, number: int) -> tuple[TrainOutput, float] | None:
+        """Load what a killed run had trained in round `number` before it could evaluate, if it did."""
+        if self.resumed_round != number or not (self.round_folder(number) / "model").is_dir():
+            return None
+        self._load(self.round_folder(number) / "model")
+        return self.output(number)
+
+    def output(self, number: int) -> tuple[TrainOutput, float] | None:
+        """Return the output of the training of round `number` and its seconds, if they are still there."""
+        path = self.round_folder(number) / "model" / OUTPUT_FILE
+        if not path.is_file():
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        seconds = float(content.pop("seconds"))
+        return TrainOutput(**content), seconds
+
+    def forget_before(self, number: int) -> None:
+        """Remove the weights of rounds before `number`; a run needs the last ones only."""
+        if self.trainer.is_world_process_zero():
+            for earlier in range(number):
+                shutil.rmtree(self.round_folder(earlier) / "model", ignore_errors=True)
+
+    def _save(self, target: Path, output: str | None = None) -> None:
+        trainer = self.trainer
+        temporary = target.with_name(f".{target.name}.incomplete")
+        if trainer.is_world_process_zero():
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            with _without_progress_bars():
+                trainer._save(str(temporary))
+            if output is not None:
+                write_atomically(temporary / OUTPUT_FILE, output)
+            temporary.rename(target)
+        trainer.accelerator.wait_for_everyone()
+
+    def _load(self, source: Path) -> None:
+        self.trainer._load_from_checkpoint(str(source))
+        self.trainer.accelerator.wait_for_everyone()
+
+    def _last_checkpoint(self, folder: Path) -> Path | None:
+        """Return the newest checkpoint from which training goes on exactly: written to its end, not half removed."""
+        processes = self.trainer.accelerator.num_processes
+        names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+        names += ["optimizer.pt", "scheduler.pt"]
+        found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+        for checkpoint in found:
+            if _is_complete(checkpoint, names):
+                logger.info(f"Going on from {checkpoint}.")
+                return checkpoint
+            logger.warning(f"{checkpoint} is not complete: it is not used.")
+        return None
+
+
+def _is_complete(checkpoint: Path, names: list[str]) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # the last file that is written
+    except (OSError, ValueError):
+        return False
+    weights = any(checkpoint.glob("*.safetensors")) or any(checkpoint.glob("pytorch_model*.bin"))
+    return weights and all(zipfile.is_zipfile(checkpoint / name) for name in names)  # torch.save ends with an index
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Write a few small files without a bar for each."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,260 @@
+"""What the verbs `run` and `query` do: arguments -> trainer -> rounds -> the files that a run leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerControl, TrainerState
+from transformers.utils import logging
+
+from .arguments import DataArguments, ModelArguments, RunArguments, parse
+from .callbacks import ActiveTrainerCallback
+from .learning_curve import FILE_NAME, LearningCurve, compare, format_rounds, format_table, to_json
+from .loading import load_data, load_image_processor, load_tokenizer, model_factory
+from .plotting import plot_curves
+from .recipe import InvalidArgument, did_you_mean
+from .state import STATE_FILE, write_atomically
+from .tasks import TASKS, Targets, Task
+from .tasks.metrics import GLUE_METRICS, curve_metric, is_greater_better, load_metrics
+from .tasks.targets import REGRESSION, SINGLE_LABEL
+from .trainer import ActiveTrainer
+from .training_args import ActiveTrainingArguments
+
+logger = logging.get_logger(__name__)
+
+PICTURE = "learning_curve.png"
+PIPELINES = {"text_regression": "text-classification"}
+"""What the Hub calls a task, where it has another name for it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, ready to start: its trainer and the learning curve that it will fill."""
+
+    trainer: ActiveTrainer
+    curve: LearningCurve
+    arguments: RunArguments
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder that the run writes to."""
+        return Path(str(self.arguments.output_dir))
+
+
+class CurveWriter(ActiveTrainerCallback):
+    """Write ``learning_curve.json`` anew after every round."""
+
+    def __init__(self, curve: LearningCurve, path: Path) -> None:
+        self.curve = curve
+        self.path = path
+
+    def on_round_end(
+        self, args: ActiveTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write the points of all rounds so far."""
+        if state.is_world_process_zero:
+            replace(self.curve, points=tuple(map(asdict, kwargs["history"]))).save(self.path)
+
+
+def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, trained_model: bool = False) -> Job:
+    """Load and check everything that a run needs; what cannot be used raises `InvalidArgument` before any training.
+
+    With `trained_model` the model is one to query with as it is: it must have a trained output head.
+    """
+    with _refusals():
+        task = _task(data.task)
+        folder = Path(str(training.output_dir))
+        with training.main_process_first(desc="loading and preparing the data"):
+            if training.start_afresh and training.should_save:
+                _remove_earlier_results(folder)
+            pool, evaluation = load_data(data)
+            if task.processor_kind == "text":
+                processor: Any = load_tokenizer(model)
+            else:
+                processor = load_image_processor(model, data.image_size)
+            collator = task.collator(processor)
+            ready = task.prepare(pool, evaluation, processor, data, training.label_column)
+        training.label_column = "labels"
+        training.dataloader_pin_memory = training.dataloader_pin_memory and training.device.type != "cpu"
+        metrics = load_metrics(_metric_names(task, data, ready.targets), ready.targets)
+        curve = _empty_curve(
+            model, data, training, curve_metric(metrics.names(), list(evaluation), data.metric_for_curve)
+        )
+        make_model = model_factory(
+            model, task.auto_model, ready.targets.head(), getattr(processor, "pad_token_id", None), trained_model
+        )
+        trainer = ActiveTrainer(
+            model=make_model() if trained_model else None,
+            model_init=None if trained_model else make_model,
+            args=training,
+            train_dataset=ready.pool,
+            eval_dataset=ready.eval_dataset,
+            processing_class=processor,
+            data_collator=collator,
+            compute_metrics=metrics,
+            observable=task.observable,
+            callbacks=[CurveWriter(curve, folder / FILE_NAME)],
+        )
+    return Job(trainer, curve, training)
+
+
+def train(job: Job) -> str:
+    """Run all rounds and leave the model, its card and the learning curve; return the table of rounds."""
+    state = job.folder / STATE_FILE
+    resume = job.arguments.resumes and state.exists()
+    if job.arguments.resumes and not resume:
+        logger.warning(f"There is no {state} to resume from: starting with round 0.")
+    job.trainer.train(resume_from_checkpoint=resume)
+    job.trainer.save_model()
+    curve = replace(job.curve, points=tuple(map(asdict, job.trainer.history)))
+    if job.trainer.is_world_process_zero():
+        curve.save(job.folder / FILE_NAME)
+        plot_curves(compare([curve]), job.folder / PICTURE)
+    card = {"dataset": curve.dataset, "tasks": PIPELINES.get(curve.task, curve.task.replace("_", "-"))}
+    if job.arguments.push_to_hub:
+        job.trainer.push_to_hub(**card)
+    else:
+        job.trainer.create_model_card(**card)
+    return format_rounds(curve.points, curve.metric)
+
+
+def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
+    """Do what the recipe says, once or with every acquisition and seed; yield what to tell on the main process."""
+    model, data, training = parse(recipe, flags)
+    if not training.seeds and not training.baselines:
+        refuse_folder_in_use([training])
+        job = prepare(model, data, training)
+        table = train(job)
+        yield from _on_main_process(job.arguments, f"{table}\n\nModel, learning curve and queries are in {job.folder}")
+        return
+    acquisitions = list(dict.fromkeys([training.acquisition, *(training.baselines or ())]))
+    seeds = list(dict.fromkeys(training.seeds or [training.seed]))
+    parts = [
+        parse(recipe, _flags_of_repeat(flags, training, acquisition, seed))
+        for seed in seeds
+        for acquisition in acquisitions
+    ]
+    refuse_folder_in_use([part[2] for part in parts])
+    for number, part in enumerate(parts, start=1):
+        title = f"[{number}/{len(parts)}] {part[2].acquisition}, seed {part[2].seed}"
+        if is_finished(part[2]) and part[2].resumes:
+            yield from _on_main_process(training, f"{title}: finished before")
+            continue
+        yield from _on_main_process(training, f"{title}\n{train(prepare(*part))}\n")
+    if training.should_save:
+        yield _compare_repeats(Path(str(training.output_dir)), [Path(str(part[2].output_dir)) for part in parts])
+
+
+def query(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
+    """Ask once with a model that was trained already; yield where the rows to label are."""
+    model, data, training = parse(recipe, flags)
+    folder = Path(str(training.output_dir))
+    if is_run(folder) and not training.start_afresh:
+        raise InvalidArgument(f"{folder} holds a run, whose queries would be overwritten. Pass another `--output_dir`.")
+    job = prepare(model, data, training, trained_model=True)
+    chosen = job.trainer.query()
+    yield from _on_main_process(
+        training,
+        f"{len(chosen.indices)} of {len(job.trainer.pool.unlabeled_rows)} rows, best first: "
+        f"{folder / 'queries' / 'round-00.jsonl'}",
+    )
+
+
+def refuse_folder_in_use(runs: Sequence[RunArguments]) -> None:
+    """Refuse to overwrite a run that is neither resumed nor, explicitly, started afresh."""
+    for arguments in runs:
+        folder = Path(str(arguments.output_dir))
+        if (folder / STATE_FILE).exists() and not arguments.resumes and not arguments.start_afresh:
+            raise InvalidArgument(
+                f"{folder} already holds a run. Continue it with `--resume_from_checkpoint true`, replace it with "
+                "`--start_afresh true`, or pass another `--output_dir`."
+            )
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether `folder` holds a run of which at least one round is trained."""
+    return (folder / FILE_NAME).exists()
+
+
+def is_finished(arguments: RunArguments) -> bool:
+    """Return whether all rounds of a run are trained and what comes after them is written."""
+    folder = Path(str(arguments.output_dir))
+    try:
+        rounds = len(LearningCurve.load(folder).points)
+    except (OSError, ValueError):
+        return False
+    return rounds >= arguments.num_rounds and (folder / "README.md").exists()  # the card is written last
+
+
+def _remove_earlier_results(folder: Path) -> None:
+    """Remove what the rounds of an earlier run left, of which the next run may have fewer."""
+    for path in (folder / FILE_NAME, folder / PICTURE, *(folder / "queries").glob("round-*.jsonl")):
+        path.unlink(missing_ok=True)
+
+
+def _flags_of_repeat(flags: Sequence[str], training: RunArguments, acquisition: str, seed: int) -> list[str]:
+    folder = Path(str(training.output_dir)) / f"{acquisition}-seed-{seed}"
+    own = [] if acquisition == training.acquisition else ["--acquisition", acquisition, "--acquisition_kwargs={}"]
+    return [*flags, *own, f"--seed={seed}", f"--output_dir={folder}"]
+
+
+def _compare_repeats(folder: Path, runs: Sequence[Path]) -> str:
+    comparisons = compare([LearningCurve.load(run) for run in runs])
+    write_atomically(folder / "comparison.json", to_json(comparisons))
+    plot_curves(comparisons, folder / PICTURE)
+    return f"{format_table(comparisons)}\n\nThe picture is {folder / 'learning_curve.png'}"
+
+
+def _task(name: str) -> Task:
+    if name not in TASKS:
+        raise ValueError(f"Unknown `task` {name}.{did_you_mean(name, list(TASKS))} There are: {', '.join(TASKS)}.")
+    return TASKS[name]
+
+
+def _metric_names(task: Task, data: DataArguments, targets: Targets) -> Sequence[str]:
+    """Return the metrics asked for, else those of the GLUE task that the data is, else those of the task."""
+    if data.metric:
+        return data.metric
+    config = data.dataset_config_name
+    fits = targets.problem_type == (REGRESSION if config == "stsb" else SINGLE_LABEL)
+    if config in GLUE_METRICS and fits:
+        return [f"glue/{config}"]
+    return task.default_metrics[targets.problem_type]
+
+
+def _empty_curve(model: ModelArguments, data: DataArguments, training: RunArguments, metric: str) -> LearningCurve:
+    dataset = str(data.dataset_name)
+    if data.dataset_config_name and not Path(dataset).exists():
+        dataset = f"{dataset} ({data.dataset_config_name})"
+    made = model.model_config["model_type"] if isinstance(model.model_config, dict) else ""
+    better = data.metric_greater_is_better
+    return LearningCurve(
+        task=data.task,
+        dataset=dataset,
+        model=model.model_name_or_path or str(made),
+        acquisition=training.acquisition,
+        seed=training.seed,
+        metric=metric,
+        greater_is_better=is_greater_better(metric) if better is None else better,
+        points=(),
+    )
+
+
+def _on_main_process(arguments: RunArguments, text: str) -> Iterator[str]:
+    if arguments.should_save:
+        yield text
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what loading and checking raise into `InvalidArgument`: there is no training yet that could have failed."""
+    try:
+        yield
+    except InvalidArgument:
+        raise
+    except (ValueError, OSError, ImportError) as error:
+        raise InvalidArgument(str(error)) from error

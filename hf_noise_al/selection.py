@@ -1,0 +1,216 @@
+"""Selections: rows -> indices of the chosen ones, best first. Pure functions of tensors and a generator."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+SelectionName = Literal["k_center", "k_means_plus_plus", "k_dpp", "top_k"]
+
+
+def select_rows(
+    name: SelectionName, rows: Tensor, k: int, generator: torch.Generator, centers: Tensor | None = None
+) -> Tensor:
+    """Choose `k` of the (N, D) `rows` by the selection called `name`: (k,) distinct indices, best first."""
+    if name == "k_center":
+        return k_center_greedy(rows, k, centers)
+    if name == "k_means_plus_plus":
+        return k_means_plus_plus(rows, k, generator, centers)
+    if centers is not None:
+        raise ValueError(f"The selection {name!r} takes no centers. Use 'k_center' or 'k_means_plus_plus'.")
+    if name == "k_dpp":
+        return k_dpp(rows, k, generator)
+    check_finite(rows)
+    return top_k(row_norms(rows), k)
+
+
+def k_center_greedy(rows: Tensor, k: int, centers: Tensor | None = None, first: int | None = None) -> Tensor:
+    """Choose `k` of the (N, D) `rows`, each the farthest from the origin, the (M, D) `centers` and those before it.
+
+    The first choice without centers is thus the longest row. Of rows equally far the one with the lowest index is
+    chosen, and no row twice: with duplicates or zero rows the rest follows in order of index. With `first` the
+    origin is no center, as suits rows of equal length: that row is chosen first, or, where there are centers, the row
+    farthest from them.
+
+    Returns:
+        (k,) distinct indices in order of choice.
+
+    Raises:
+        ValueError: `k` is not between 1 and N, or a row is not finite (the row is named).
+
+    Example:
+        >>> k_center_greedy(torch.tensor([[1.0, 0.0], [3.0, 0.0], [3.0, 0.1], [0.0, 2.0]]), k=3).tolist()
+        [2, 3, 0]
+    """
+    distances = _Distances(rows, k, centers, from_origin=first is None)
+    chosen: list[int] = []
+    for _ in range(k):
+        given = first if centers is None and not chosen else None
+        chosen.append(distances.farthest() if given is None else given)
+        distances.add(chosen[-1])
+    return torch.tensor(chosen)
+
+
+def k_means_plus_plus(rows: Tensor, k: int, generator: torch.Generator, centers: Tensor | None = None) -> Tensor:
+    """Choose `k` of the (N, D) `rows`, each drawn with probability proportional to its squared distance.
+
+    The distance is that to the nearest of the origin, the (M, D) `centers` and the rows drawn before (k-means++
+    seeding, Arthur and Vassilvitskii 2007). Where every distance left is zero, the lowest index follows.
+
+    Returns:
+        (k,) distinct indices in the order drawn.
+
+    Raises:
+        ValueError: as `k_center_greedy`.
+    """
+    distances = _Distances(rows, k, centers)
+    chosen = []
+    for _ in range(k):
+        weights = distances.squared.clamp(min=0).double()
+        cumulative = weights.cumsum(dim=0)
+        draw = torch.rand((), generator=generator, dtype=torch.float64)
+        if cumulative[-1] > 0:
+            index = int(torch.searchsorted(cumulative, draw * cumulative[-1], right=True))
+            index = min(index, int(weights.nonzero().max()))
+        else:
+            index = distances.farthest()
+        chosen.append(index)
+        distances.add(index)
+    return torch.tensor(chosen)
+
+
+def top_k(scores: Tensor, k: int) -> Tensor:
+    """Return the indices of the `k` largest of the (N,) `scores`, the lowest index first among equals: (k,)."""
+    check_finite(scores[:, None])
+    check_size(k, len(scores))
+    return scores.argsort(descending=True, stable=True)[:k]
+
+
+def k_dpp(rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Draw `k` of the (N, D) `rows` from the determinantal point process with kernel ``rows @ rows.T``.
+
+    Exact sampling of a k-DPP (Kulesza and Taskar 2011, algorithms 1 and 8), in double precision. A process of rank r
+    holds no more than r rows; where k > r the rest is chosen by `k_center_greedy` with the drawn rows as centers.
+
+    Returns:
+        (k,) distinct indices in the order drawn.
+
+    Raises:
+        ValueError: as `k_center_greedy`.
+    """
+    check_finite(rows)
+    check_size(k, len(rows))
+    scaled = _scaled(rows).double()
+    values, vectors = _spectrum(scaled)
+    drawn = _draw_eigenvectors(values, min(k, len(values)), generator)
+    chosen = _draw_rows(vectors[:, drawn], generator)
+    if len(chosen) < k:
+        left = torch.ones(len(rows), dtype=torch.bool)
+        left[chosen] = False
+        candidates = left.nonzero()[:, 0]
+        rest = k_center_greedy(scaled[candidates], k - len(chosen), scaled[chosen] if chosen else None)
+        chosen += candidates[rest].tolist()
+    return torch.tensor(chosen)
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Return the Euclidean length of each of the (N, D) `rows`: (N,)."""
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)  # squares stay in range
+    return lengths.to(rows.dtype)
+
+
+def check_finite(rows: Tensor) -> None:
+    """Raise ValueError naming the first of the (N, D) `rows` that holds NaN or infinity."""
+    bad = (~torch.isfinite(rows)).any(dim=1).nonzero()
+    if len(bad):
+        raise ValueError(
+            f"Cannot select among rows that are not finite: row {int(bad[0])} holds NaN or infinity "
+            f"({len(bad)} of {len(rows)} rows do). Check the model's outputs for that input."
+        )
+
+
+def check_size(k: int, available: int) -> None:
+    """Raise ValueError unless `k` rows can be chosen of `available`."""
+    if not 1 <= k <= available:
+        raise ValueError(
+            f"Cannot query {k} of {available} unlabeled examples. "
+            "Choose a `query_size` between 1 and the number of unlabeled examples, or pass a larger `train_dataset`."
+        )
+
+
+class _Distances:
+    """Squared distance of every row to the nearest center so far; -1 marks a row that was chosen."""
+
+    def __init__(self, rows: Tensor, k: int, centers: Tensor | None, from_origin: bool = True) -> None:
+        check_finite(rows)
+        check_size(k, len(rows))
+        if centers is not None:
+            check_finite(centers)
+            both = _scaled(torch.cat([rows, centers]))
+            rows, centers = both[: len(rows)], both[len(rows) :]
+        else:
+            rows = _scaled(rows)
+        self.rows = rows
+        self.squared = rows.square().sum(dim=1) if from_origin else rows.new_full((len(rows),), torch.inf)
+        for center in centers if centers is not None else ():
+            self._move_closer(center)
+
+    def farthest(self) -> int:
+        return int(self.squared.argmax())  # the first of equals
+
+    def add(self, index: int) -> None:
+        self._move_closer(self.rows[index])
+        self.squared[index] = -1
+
+    def _move_closer(self, center: Tensor) -> None:
+        torch.minimum(self.squared, (self.rows - center).square().sum(dim=1), out=self.squared)
+
+
+def _scaled(rows: Tensor) -> Tensor:
+    """Multiply by the power of two that makes the largest entry about one: squares neither overflow nor vanish."""
+    largest = rows.abs().max() if rows.numel() else torch.tensor(0.0)
+    if largest == 0:
+        return rows
+    return torch.ldexp(rows, -torch.frexp(largest).exponent)
+
+
+def _spectrum(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positive eigenvalues of ``rows @ rows.T`` (R,) and their eigenvectors (N, R)."""
+    left, singular, _ = torch.linalg.svd(rows, full_matrices=False)
+    keep = singular > singular.max() * max(rows.shape) * torch.finfo(rows.dtype).eps if len(singular) else singular > 0
+    return singular[keep].square(), left[:, keep]
+
+
+def _draw_eigenvectors(values: Tensor, k: int, generator: torch.Generator) -> list[int]:
+    """Draw `k` of the R eigenvectors: elementary symmetric polynomials, in logarithms."""
+    logs = values.log()
+    table = torch.full((len(values) + 1, k + 1), -torch.inf, dtype=torch.float64)  # log e_j of the first r values
+    table[:, 0] = 0
+    for r in range(1, len(values) + 1):
+        table[r, 1:] = torch.logaddexp(table[r - 1, 1:], logs[r - 1] + table[r - 1, :-1])
+    drawn: list[int] = []
+    for r in range(len(values), 0, -1):
+        missing = k - len(drawn)
+        if missing == 0:
+            break
+        log_keep = logs[r - 1] + table[r - 1, missing - 1] - table[r, missing]
+        if missing == r or torch.rand((), generator=generator, dtype=torch.float64).log() < log_keep:
+            drawn.append(r - 1)
+    return drawn
+
+
+def _draw_rows(vectors: Tensor, generator: torch.Generator) -> list[int]:
+    """Draw one row per column of the orthonormal (N, k) `vectors`, projecting the drawn one out each time."""
+    chosen: list[int] = []
+    while vectors.shape[1]:
+        weights = vectors.square().sum(dim=1)
+        weights[chosen] = 0
+        index = int(torch.multinomial(weights, 1, generator=generator))
+        chosen.append(index)
+        column = int(vectors[index].abs().argmax())
+        pivot = vectors[:, column] / vectors[index, column]
+        others = torch.cat([vectors[:, :column], vectors[:, column + 1 :]], dim=1)
+        vectors = torch.linalg.qr(others - pivot[:, None] * others[index])[0]
+    return chosen

@@ -1,0 +1,81 @@
+"""The text of `--help`: every setting by group, ours first, from the help of the argument dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import textwrap
+from typing import Any, get_type_hints
+
+from transformers import TrainingArguments
+
+from .arguments import DataArguments, ModelArguments, RunArguments
+
+_OFTEN_SET = (
+    "output_dir",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "weight_decay",
+    "warmup_steps",
+    "lr_scheduler_type",
+    "seed",
+    "bf16",
+    "use_cpu",
+    "report_to",
+    "push_to_hub",
+    "resume_from_checkpoint",
+)
+
+
+def describe_settings(verb: str) -> str:
+    """Return the help of `verb`: usage, our settings, what is often set of transformers', and the names of the rest."""
+    width = max(60, min(shutil.get_terminal_size().columns, 120))
+    upstream = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}
+    ours = [item for item in dataclasses.fields(RunArguments) if item.init and item.name not in upstream]
+    often = [item for item in dataclasses.fields(TrainingArguments) if item.name in _OFTEN_SET]
+    often.sort(key=lambda item: _OFTEN_SET.index(item.name))
+    rest = sorted(upstream - set(_OFTEN_SET))
+    parts = [
+        f"hf-noise-al {verb} RECIPE [--name value ...]",
+        "RECIPE is a YAML file whose keys are these settings, or a name that `hf-noise-al recipes` lists. "
+        "Flags override it. Lists are written `--name a b`, mappings as JSON.",
+    ]
+    blocks = [textwrap.fill(part, width) for part in parts]
+    for title, cls, items in (
+        ("Model", ModelArguments, dataclasses.fields(ModelArguments)),
+        ("Data", DataArguments, dataclasses.fields(DataArguments)),
+        ("Active learning", RunArguments, ours),
+        ("Training (of transformers.TrainingArguments, often set)", RunArguments, often),
+    ):
+        hints = get_type_hints(cls)
+        blocks.append("\n".join([f"{title}:", *(_entry(item, hints[item.name], width) for item in items)]))
+    names = textwrap.fill(", ".join(rest), width, initial_indent="  ", subsequent_indent="  ")
+    blocks.append(f"Further settings, described in transformers.TrainingArguments:\n{names}")
+    return "\n\n".join(blocks)
+
+
+def _entry(item: dataclasses.Field[Any], hint: Any, width: int) -> str:
+    default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+    shown = "" if default is None or default is dataclasses.MISSING or default == "" else f" [{_plain(default)}]"
+    text = " ".join(str(item.metadata.get("help", "")).replace("%%", "%").split())
+    text = textwrap.shorten(text, 300, placeholder=" ...")
+    body = textwrap.fill(f"{text}{shown}".strip(), width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return f"  --{item.name} {_kind(hint)}".rstrip() + (f"\n{body}" if body.strip() else "")
+
+
+def _kind(hint: Any) -> str:
+    text = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    names = [name.strip() for name in text.replace("Optional[", "").split("|")]
+    known = [name.rstrip("]") + ("]" if name.startswith("list[") else "") for name in names if name != "None"]
+    return " | ".join(name for name in known if name.isidentifier() or name.startswith("list["))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return (
+        str(getattr(value, "value", value)).lower() if isinstance(value, bool) else str(getattr(value, "value", value))
+    )

@@ -1,0 +1,212 @@
+"""Metrics by their names in `evaluate`: from there where it can be loaded, else the same numbers computed here."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+from huggingface_hub import constants
+from numpy.typing import NDArray
+from transformers import EvalPrediction
+from transformers.utils import logging
+
+from ..recipe import did_you_mean
+from .targets import MULTI_LABEL, REGRESSION, Targets
+
+logger = logging.get_logger(__name__)
+
+Array: TypeAlias = NDArray[Any]
+Measure: TypeAlias = Callable[[Array, Array], Mapping[str, float]]
+"""(predictions, references) -> numbers by name."""
+
+GLUE_METRICS: dict[str, tuple[str, ...]] = {
+    "cola": ("matthews_correlation",),
+    "sst2": ("accuracy",),
+    "mrpc": ("accuracy", "f1"),
+    "qqp": ("accuracy", "f1"),
+    "stsb": ("pearson", "spearmanr"),
+    **dict.fromkeys(("mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli"), ("accuracy",)),
+}
+_LOWER_IS_BETTER = ("loss", "mse", "mae", "rmse", "error", "wer", "cer", "perplexity", "runtime")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The numbers of a task, for `Trainer`'s ``compute_metrics``."""
+
+    measures: tuple[Measure, ...]
+    targets: Targets
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Return every metric of `prediction`; a number that is not defined counts as 0.0, with a log line."""
+        logits = prediction.predictions
+        outputs = np.asarray(logits[0] if isinstance(logits, tuple) else logits)
+        references = np.asarray(prediction.label_ids)
+        if self.targets.problem_type != REGRESSION:
+            references = references.astype(np.int64)
+        _require_finite(outputs)
+        found: dict[str, float] = {}
+        for measure in self.measures:
+            with warnings.catch_warnings():  # a constant prediction is told below, once and in our words
+                warnings.simplefilter("ignore")
+                found |= measure(_decide(outputs, self.targets), references)
+        return {name: _defined(name, float(value)) for name, value in found.items() if np.ndim(value) == 0}
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the numbers, found by measuring a made-up perfect answer."""
+        if self.targets.problem_type == REGRESSION:
+            answer, labels = np.arange(4.0)[:, None], np.arange(4.0)
+        else:
+            eye = np.eye(max(self.targets.num_labels, 2))[:, : self.targets.num_labels]
+            labels = eye if self.targets.problem_type == MULTI_LABEL else np.arange(len(eye))
+            answer = eye * 2 - 1
+        return tuple(self(EvalPrediction(predictions=answer, label_ids=labels)))
+
+
+def load_metrics(names: Sequence[str], targets: Targets) -> Metrics:
+    """Return the metrics `names`: of `evaluate`, such as ``f1``, or the ones of a GLUE task, such as ``glue/mrpc``."""
+    return Metrics(tuple(_load(name, targets) for name in names), targets)
+
+
+def curve_metric(names: Sequence[str], evaluation_sets: Sequence[str], wanted: str | None = None) -> str:
+    """Return the full name, as in `Trainer`'s metrics, of the metric that the learning curve shows.
+
+    `names` are those of `Metrics.names`; `wanted` may leave out ``eval_`` and, for the first set, the set's name.
+    """
+    prefixes = [f"eval_{name}_" if name else "eval_" for name in evaluation_sets]
+    known = [prefix + name for prefix in prefixes for name in (*names, "loss")]
+    if wanted is None:
+        return known[0]
+    short = wanted.removeprefix("eval_")
+    for candidate in (f"eval_{short}", prefixes[0] + short):
+        if candidate in known:
+            return candidate
+    raise ValueError(
+        f"Unknown `metric_for_curve` {wanted}.{did_you_mean(f'eval_{short}', known)} It can be: {', '.join(known)}."
+    )
+
+
+def is_greater_better(metric: str) -> bool:
+    """Return whether `metric` should rise, by its name: errors and losses should fall."""
+    return not metric.endswith(_LOWER_IS_BETTER)
+
+
+def _load(name: str, targets: Targets) -> Measure:
+    here = _computed_here(name, targets)
+    if here is not None and constants.HF_HUB_OFFLINE:
+        logger.info(f"Metric {name}: computed with scikit-learn and scipy, the Hub is switched off.")
+        return here
+    try:
+        return _from_evaluate(name, targets)
+    except (OSError, ValueError, ImportError) as error:
+        if here is None:
+            known = [*_MEASURES, *(f"glue/{task}" for task in GLUE_METRICS)]
+            raise ValueError(
+                f"Cannot load the metric {name} from `evaluate`.{did_you_mean(name, known)} "
+                f"Without the Hub there are: {', '.join(known)}; a folder with a metric script works too."
+            ) from error
+        logger.info(f"Metric {name}: computed with scikit-learn and scipy, `evaluate` cannot load it here.")
+        return here
+
+
+def _from_evaluate(name: str, targets: Targets) -> Measure:
+    import evaluate  # takes seconds to import, so only where it is used
+
+    if name.startswith("glue/"):
+        module = evaluate.load("glue", name.removeprefix("glue/"), keep_in_memory=True)
+    elif targets.problem_type == MULTI_LABEL:
+        module = evaluate.load(name, "multilabel", keep_in_memory=True)
+    else:
+        module = evaluate.load(name, keep_in_memory=True)
+    options = _averaging(targets) if name in ("f1", "precision", "recall") else {}
+
+    def measure(predictions: Array, references: Array) -> Mapping[str, float]:
+        result: Mapping[str, float] = module.compute(predictions=predictions, references=references, **options)
+        return result
+
+    return measure
+
+
+def _computed_here(name: str, targets: Targets) -> Measure | None:
+    if name.startswith("glue/"):
+        wanted = GLUE_METRICS.get(name.removeprefix("glue/"))
+        return None if wanted is None else partial(_measure_all, wanted, {"average": "binary"})
+    if name in _MEASURES:
+        return partial(_measure_all, (name,), _averaging(targets))
+    return None
+
+
+def _measure_all(
+    names: Sequence[str], averaging: Mapping[str, str], predictions: Array, references: Array
+) -> dict[str, float]:
+    return {name: _MEASURES[name](predictions, references, averaging) for name in names}
+
+
+def _averaging(targets: Targets) -> dict[str, str]:
+    """Return how F1 and its like join classes: class 1 of two, else the mean over classes, or all labels at once."""
+    if targets.problem_type == MULTI_LABEL:
+        return {"average": "micro"}
+    return {"average": "binary" if targets.num_labels == 2 else "macro"}
+
+
+def _sklearn(function: str, averaged: bool = False) -> Callable[[Array, Array, Mapping[str, str]], float]:
+    def measure(predictions: Array, references: Array, averaging: Mapping[str, str]) -> float:
+        from sklearn import metrics
+
+        options = {**averaging, "zero_division": 0} if averaged else {}
+        return float(getattr(metrics, function)(references, predictions, **options))
+
+    return measure
+
+
+def _scipy(function: str) -> Callable[[Array, Array, Mapping[str, str]], float]:
+    def measure(predictions: Array, references: Array, averaging: Mapping[str, str]) -> float:
+        from scipy import stats
+
+        return float(getattr(stats, function)(predictions, references)[0])
+
+    return measure
+
+
+_MEASURES: dict[str, Callable[[Array, Array, Mapping[str, str]], float]] = {
+    "accuracy": _sklearn("accuracy_score"),
+    "f1": _sklearn("f1_score", averaged=True),
+    "precision": _sklearn("precision_score", averaged=True),
+    "recall": _sklearn("recall_score", averaged=True),
+    "matthews_correlation": _sklearn("matthews_corrcoef"),
+    "mse": _sklearn("mean_squared_error"),
+    "mae": _sklearn("mean_absolute_error"),
+    "pearson": _scipy("pearsonr"),
+    "pearsonr": _scipy("pearsonr"),
+    "spearmanr": _scipy("spearmanr"),
+}
+
+
+def _decide(outputs: Array, targets: Targets) -> Array:
+    """Return the answers behind the model's outputs: numbers, one class each, or a 0 or 1 for every label."""
+    if targets.problem_type == REGRESSION:
+        return outputs.reshape(len(outputs))
+    if targets.problem_type == MULTI_LABEL:
+        return np.asarray(outputs > 0, dtype=np.int64)
+    return np.asarray(outputs.argmax(axis=-1))
+
+
+def _require_finite(outputs: Array) -> None:
+    bad = ~np.isfinite(outputs.astype(np.float64).reshape(len(outputs), -1)).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"The model's output for evaluation row {int(bad.argmax())} is not finite: the training diverged. "
+            "Lower `learning_rate`, or train in float32."
+        )
+
+
+def _defined(name: str, value: float) -> float:
+    if math.isnan(value):
+        logger.warning(f"{name} is not defined, as for predictions that are all equal: it counts as 0.0.")
+        return 0.0
+    return value

@@ -1,0 +1,418 @@
+"""ActiveTrainer: rounds of fine-tuning on the labeled split, each followed by a query for what to label next."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from transformers import Trainer, set_seed
+from transformers.trainer_utils import TrainOutput
+from transformers.utils.logging import get_logger
+
+from .acquisition import Acquisition, Candidates, Query
+from .annotators import Annotator, HeldOutLabels
+from .fingerprint import run_fingerprint
+from .history import RoundRecord
+from .initial_set import initial_set
+from .labeled_split import PoolDataset
+from .model_card import write_model_card
+from .observables import Observable, default_observable
+from .observation import Observer, untouched_random_state
+from .pool import Annotation, Label, Pool
+from .query_file import QUERIES_FOLDER, write_query_file
+from .round_files import RoundFiles
+from .state import STATE_FILE, ActiveState, PendingQuery, set_aside
+from .upstream import UpstreamTrainer
+
+logger = get_logger(__name__)
+
+
+class ActiveTrainer(UpstreamTrainer):
+    """A `transformers.Trainer` that learns in rounds and chooses what to label between them.
+
+    `train` runs all rounds. `fine_tune`, `query` and `annotate` are the same steps one by one, for people who label.
+    Rows are those of the `train_dataset` passed in, everywhere.
+
+    Args:
+        train_dataset: The pool, a `datasets.Dataset` of model inputs; further columns may stay. Labels that are
+            there count as given (None, NaN and -100 stand for missing). Where *all* are there and no `annotator` is
+            passed, they are held out and revealed when a query asks for them: a simulation.
+        annotator: Who answers queries in `train`.
+        acquisition: How queries are chosen; None takes ``args.acquisition`` and ``args.acquisition_kwargs``.
+        observable: What a query looks at; None takes class probabilities, or the features of a regression model.
+        trainer_args, trainer_kwargs: As for `transformers.Trainer`; `args` is an `ActiveTrainingArguments`.
+
+    Raises:
+        ValueError: settings that would give wrong results, before any work starts.
+    """
+
+    def __init__(
+        self,
+        *trainer_args: Any,
+        annotator: Annotator | None = None,
+        acquisition: Acquisition | None = None,
+        observable: Observable | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        super().__init__(*trainer_args, **trainer_kwargs)
+        self.data = PoolDataset(self.train_dataset, self.args.label_column)
+        self.annotator = annotator
+        self.acquisition = acquisition or self.args.make_acquisition()
+        self.observable = observable
+        given = {row: label for row, label in enumerate(self.data.labels) if label is not None}
+        if len(given) == len(self.data) and annotator is None:
+            logger.info("Every row of `train_dataset` has a label: they are held out and revealed when queried.")
+            self.annotator = HeldOutLabels(self._parse(list(given), list(given.values())))
+            given = {}
+        labels = self._parse(list(given), list(given.values()))
+        annotations = [Annotation(row, label, 0, given=True) for row, label in zip(given, labels, strict=True)]
+        self._state = ActiveState(Pool(len(self.data), annotations))
+        self._files = RoundFiles(self)
+        self._owns_state_file = False
+        self._data_fingerprint: dict[str, object] | None = None
+        self._labeled_split_changed()
+
+    @property
+    def pool(self) -> Pool:
+        """Which rows are labeled, with what label, since which round."""
+        return self._state.pool
+
+    @property
+    def history(self) -> list[RoundRecord]:
+        """One record per round that was trained."""
+        return self._state.history
+
+    # ---- the loop --------------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        resume_from_checkpoint: bool | str | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Run all rounds: fine-tune, query, annotate, until ``args.num_rounds`` were trained.
+
+        Without `resume_from_checkpoint` the run starts afresh, from the labels that came with the data set or through
+        `annotate`; with it (True, or the `output_dir`), it goes on where ``active_state.json`` says, and picks and
+        scores what an uninterrupted run would have.
+
+        Returns:
+            The output of the last round's training.
+        """
+        self._trial_of_run = trial
+        self._set_up_trial(trial)
+        if resume_from_checkpoint:
+            self.resume(resume_from_checkpoint)
+            self._check_budget(self._state)
+        else:
+            self._start_afresh()
+        if not self.pool.num_labeled and self._state.phase != "annotate":
+            self._choose_initial_set()
+        restored = self._files.output(len(self.history) - 1)
+        output = restored[0] if restored else TrainOutput(0, 0.0, {})
+        while len(self.history) < self.args.num_rounds:
+            if self._state.phase == "fine_tune":
+                output = self.fine_tune(trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
+                continue
+            rows = self._state.pending.rows if self._state.pending and self._state.phase == "annotate" else None
+            rows = rows if rows is not None else self.query().indices.tolist()
+            self._tell(rows, self._ask_annotator(rows), given=False)
+        return output
+
+    def fine_tune(self, **kwargs: Any) -> TrainOutput:
+        """Train one round on everything labeled, from the initial weights unless ``args.warm_start``; evaluate; record.
+
+        Raises:
+            ValueError: nothing is labeled.
+        """
+        if not self.pool.num_labeled:
+            raise ValueError("Cannot fine-tune: no row is labeled. Label some with `annotate`, or call `train`.")
+        number = self._state.round
+        self._commit()
+        output, seconds = self._train_round(number, **kwargs)
+        metrics = self._evaluate_round()
+        record = RoundRecord(
+            round=number,
+            num_labeled=self.pool.num_labeled,
+            query_size=self.pool.num_labeled - (self.history[-1].num_labeled if self.history else 0),
+            train_seconds=seconds,
+            acquisition_seconds=self._state.acquisition_seconds,
+            metrics=metrics,
+        )
+        self.history.append(record)
+        self._state.pending, self._state.acquisition_seconds = None, 0.0
+        self._commit()
+        self._files.forget_before(number)
+        self._log_round(record)
+        self._fire("on_round_end", record=record, history=list(self.history))
+        return output
+
+    def query(self, query_size: int | None = None) -> Query:
+        """Choose the rows to label next with the model as it is, trained or not.
+
+        The choice is remembered: asked again before anything changed, it is the same. Labels are told by `annotate`.
+
+        Args:
+            query_size: How many rows; None takes ``args.query_size``.
+
+        Returns:
+            Indices: rows of the data set, best first, (query_size,). Scores: one for each of them.
+
+        Raises:
+            ValueError: there are fewer unlabeled rows, or the model's output for one of them is not finite.
+        """
+        size = self.args.query_size if query_size is None else query_size
+        unlabeled = self.pool.unlabeled_rows
+        if not 1 <= size <= len(unlabeled):
+            raise ValueError(
+                f"Cannot query {size} of {len(unlabeled)} unlabeled examples. "
+                "Lower `query_size`, or pass a larger `train_dataset`."
+            )
+        pending = self._state.pending
+        asked = None if pending is None else (pending.round, pending.asked, len(pending.rows))
+        if pending is None or asked != (self._state.round, size, size) or None in pending.scores:
+            self._fire("on_query_begin", pool=self.pool)
+            pending = self._acquire(unlabeled, size)
+            self._remember(pending)
+            self._fire("on_query_end", query=_query(pending))
+        return _query(pending)
+
+    def annotate(self, indices: Sequence[int] | torch.Tensor, labels: Sequence[object] | torch.Tensor) -> None:
+        """Tell the labels of rows, all or none; they are on the disk when this returns.
+
+        Args:
+            indices: Rows of the data set, (n,).
+            labels: One each: a class number or name, a number, or a list of them for a multi-label task.
+
+        Raises:
+            ValueError: a row is unknown or labeled already, or a label does not fit the model; nothing is kept.
+        """
+        self._tell(_plain(indices), list(labels), given=True)
+
+    def resume(self, folder: bool | str = True) -> None:
+        """Go back to the state in ``output_dir/active_state.json``: labels, history, pending query and weights.
+
+        Raises:
+            ValueError: there is no state, it is damaged, or it belongs to other data or arguments.
+        """
+        path = self._run_folder / STATE_FILE
+        if isinstance(folder, str) and Path(folder).resolve() != path.parent.resolve():
+            raise ValueError(f"Cannot resume from {folder}: set `output_dir` to it, it is {path.parent} now.")
+        state = ActiveState.load(path, self._fingerprint())
+        self._files.resume(state)
+        self._state, self._owns_state_file = state, True
+        self._labeled_split_changed()
+        logger.info(f"Resumed {path}: round {state.round}, {state.pool.num_labeled} labels, next: {state.phase}.")
+
+    # ---- steps -----------------------------------------------------------------------------------------------------
+
+    def _start_afresh(self) -> None:
+        fresh = ActiveState(self.pool.given())
+        self._check_budget(fresh)  # before anything of an earlier run goes
+        if self.history or fresh.pool.num_labeled < self.pool.num_labeled:
+            self._owns_state_file = False
+        self._state = fresh
+        self._labeled_split_changed()
+        self._files.clear()
+
+    def _commit(self, query_file: bool = False) -> None:
+        """Write the state, last of all; what is not in it did not happen."""
+        self._files.save_initial()
+        if self.is_world_process_zero():
+            if not self._owns_state_file:
+                self._set_earlier_run_aside()
+            if query_file:
+                self._write_query_file(self._state.round)
+            self._state.save(self._run_folder / STATE_FILE, self._fingerprint())
+        self._owns_state_file = True
+        self.accelerator.wait_for_everyone()
+
+    def _set_earlier_run_aside(self) -> None:
+        """Keep what people did for an earlier run in the same folder: its labels, and query files they filled in."""
+        for name in (STATE_FILE, QUERIES_FOLDER):
+            kept = set_aside(self._run_folder / name)
+            if kept is not None:
+                logger.warning(f"{self._run_folder / name} belonged to an earlier run; it is kept as {kept.name}.")
+
+    def _check_budget(self, state: ActiveState) -> None:
+        args, pool = self.args, state.pool
+        queries = args.num_rounds - 1 - state.round + (state.phase != "fine_tune" and state.round > 0)
+        initial = 0 if pool.num_labeled else args.initial_size
+        needed = pool.num_labeled + initial + max(queries, 0) * args.query_size
+        if needed > pool.size:
+            raise ValueError(
+                f"{args.num_rounds} rounds need {needed} labels ({pool.num_labeled} there, {initial} initial, "
+                f"{queries} queries of {args.query_size}), the pool has {pool.size} rows. "
+                "Lower `num_rounds`, `query_size` or `initial_size`."
+            )
+        if (initial or queries > 0) and self.annotator is None:
+            raise ValueError(
+                "`train` needs someone who answers its queries: pass an `annotator`, or take the steps one by one "
+                "with `query`, `annotate` and `fine_tune`."
+            )
+
+    def _choose_initial_set(self) -> None:
+        rows = self.pool.unlabeled_rows
+        held_out = self.annotator.labels if isinstance(self.annotator, HeldOutLabels) else None
+        labels = None if held_out is None else [held_out[row] for row in rows]
+        chosen = initial_set(rows, self.args.initial_size, self.args.initial_selection, labels, self._generator())
+        self._remember(PendingQuery(self._state.round, chosen, [None] * len(chosen), 0.0, len(chosen)))
+
+    def _remember(self, pending: PendingQuery) -> None:
+        self._state.pending, self._state.acquisition_seconds = pending, pending.seconds
+        self._commit(query_file=True)
+
+    def _ask_annotator(self, rows: list[int]) -> list[object]:
+        answer: list[Any] = [None]
+        if self.is_world_process_zero():
+            assert self.annotator is not None  # _check_budget
+            answer = [self.annotator.annotate(rows)]
+        return list(broadcast_object_list(answer)[0])
+
+    def _tell(self, rows: list[int], labels: list[object], given: bool) -> None:
+        pending = self._state.pending
+        scores = dict(zip(pending.rows, pending.scores, strict=True)) if pending is not None else {}
+        if len(rows) != len(labels):
+            raise ValueError(f"Cannot label {len(rows)} rows with {len(labels)} labels: give one label per row.")
+        parsed, number = self._parse(rows, labels), self._state.round
+        self.pool.add([Annotation(r, y, number, scores.get(r), given) for r, y in zip(rows, parsed, strict=True)])
+        self._files.resumed_round = None  # what a killed training left had not seen these labels
+        if pending is not None:
+            left = [row for row in pending.rows if row not in set(rows)]
+            kept = [scores[row] for row in left]
+            self._state.pending = (
+                PendingQuery(pending.round, left, kept, pending.seconds, pending.asked) if left else None
+            )
+        self._commit(query_file=True)
+        self._labeled_split_changed()
+
+    def _acquire(self, unlabeled: list[int], size: int) -> PendingQuery:
+        started = time.perf_counter()
+        generator = self._generator()
+        rows = unlabeled
+        if self.args.candidate_size is not None and self.args.candidate_size < len(unlabeled):
+            drawn = torch.randperm(len(unlabeled), generator=generator)[: max(self.args.candidate_size, size)]
+            rows = [unlabeled[i] for i in sorted(drawn.tolist())]
+        with untouched_random_state():
+            query = self.acquisition.select(self._candidates(rows), size, generator)
+        chosen = [rows[i] for i in query.indices.tolist()]
+        scores = query.scores[query.indices].tolist()
+        chosen, scores = broadcast_object_list([chosen, scores])
+        return PendingQuery(self._state.round, chosen, scores, time.perf_counter() - started, size)
+
+    def _candidates(self, rows: list[int]) -> Candidates:
+        observable = self.observable or default_observable(self.model)
+        labeled = None
+        if self.pool.num_labeled:
+            known = self.pool.labeled_rows
+            labeled = Candidates(self.model, len(known), self._observer(known), observable)
+        return Candidates(self.model, len(rows), self._observer(rows), observable, labeled)
+
+    def _observer(self, rows: list[int]) -> Observer:
+        dataset = self.data.inputs.select(rows)
+        if dataset.format["type"] != "custom":
+            dataset = self._remove_unused_columns(dataset, description="query")
+        return Observer(
+            self.model,
+            dataset,
+            rows,
+            self.data_collator,
+            self._prepare_inputs,
+            self.args.per_device_eval_batch_size,
+            self.accelerator,
+            self.args.dataloader_num_workers,
+            bool(self.args.disable_tqdm),
+        )
+
+    def _train_round(self, number: int, **kwargs: Any) -> tuple[TrainOutput, float]:
+        """Train, or take from the disk what a killed run had trained already."""
+        saved = self._files.finished_training(number)
+        if saved is not None:
+            return saved
+        started = time.perf_counter()
+        checkpoint = self._files.begin(number)
+        set_seed(self.args.seed)
+        model_init = self.model_init
+        self._round_folder = self._files.round_folder(number)
+        try:
+            if self.args.warm_start and number > 0:
+                self.model_init = None  # upstream would make a new model
+            output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        finally:
+            self._round_folder, self.model_init = None, model_init
+        self._check_wrapping()
+        seconds = time.perf_counter() - started
+        self._files.save(number, output, seconds)
+        return output, seconds
+
+    def _evaluate_round(self) -> dict[str, float]:
+        if self.eval_dataset is None:
+            return {}
+        timing = ("_runtime", "_per_second", "_preparation_time")
+        found = self.evaluate()
+        return {
+            name: float(value)
+            for name, value in found.items()
+            if name != "epoch" and not name.endswith(timing) and isinstance(value, int | float)
+        }
+
+    def _log_round(self, record: RoundRecord) -> None:
+        values = {
+            "active/round": record.round,
+            "active/num_labeled": record.num_labeled,
+            "active/query_size": record.query_size,
+            "active/train_seconds": record.train_seconds,
+            "active/acquisition_seconds": record.acquisition_seconds,
+            **{f"active/{name}": value for name, value in record.metrics.items()},
+        }
+        self._log_at(record.num_labeled, values)
+
+    # ---- what follows from the state -------------------------------------------------------------------------------
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.args.seed * 2**20 + self._state.round)
+
+    def _labeled_split_changed(self) -> None:
+        self.train_dataset = self.data.labeled_split(self.pool)
+
+    def _parse(self, rows: list[int], labels: list[Any]) -> list[Label]:
+        config = getattr(self.model, "config", None)
+        num_labels = getattr(config, "num_labels", None)
+        problem_type = getattr(config, "problem_type", None) or ("regression" if num_labels == 1 else None)
+        return self.data.parse_labels(rows, labels, num_labels, problem_type)
+
+    def _fingerprint(self) -> dict[str, object]:
+        if self._data_fingerprint is None:
+            self._data_fingerprint = self.data.fingerprint()
+        return run_fingerprint(self._data_fingerprint, self.args, self.model, self.acquisition, self.observable)
+
+    def _write_query_file(self, number: int) -> None:
+        known = [annotation for annotation in self.pool.annotations if annotation.round == number]
+        pending = self._state.pending
+        rows = [annotation.row for annotation in known] + (pending.rows if pending else [])
+        scores = [annotation.score for annotation in known] + (list(pending.scores) if pending else [])
+        labels = [annotation.label for annotation in known] + [None] * (len(pending.rows) if pending else 0)
+        path = self._run_folder / QUERIES_FOLDER / f"round-{number:02d}.jsonl"
+        write_query_file(path, self.data.inputs, rows, scores, labels)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write ``README.md``: task, data, budget, acquisition, learning curve, how to reproduce."""
+        if self.is_world_process_zero():
+            card = inspect.signature(Trainer.create_model_card).bind(self, *args, **kwargs).arguments
+            del card["self"]
+            write_model_card(Path(str(self.args.output_dir)) / "README.md", self, **card)
+
+
+def _query(pending: PendingQuery) -> Query:
+    return Query(torch.tensor(pending.rows), torch.tensor(pending.scores))
+
+
+def _plain(indices: Sequence[int] | torch.Tensor) -> list[int]:
+    listed = indices.tolist() if hasattr(indices, "tolist") else indices
+    return [operator.index(row) for row in listed]

@@ -1,0 +1,102 @@
+"""Settings of the active-learning loop, beside those of `transformers.TrainingArguments`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from .acquisition import ACQUISITIONS, Acquisition
+
+INITIAL_SELECTIONS = ("random", "stratified", "balanced")
+
+
+@dataclass
+class ActiveTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` and the settings of the rounds."""
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "acquisition_kwargs"]  # noqa: RUF012
+
+    num_rounds: int = field(
+        default=10, metadata={"help": "How many times to fine-tune; there is a query between two of them."}
+    )
+    initial_size: int = field(
+        default=100, metadata={"help": "Examples labeled before the first round, where none has a label yet."}
+    )
+    initial_selection: str = field(
+        default="random",
+        metadata={
+            "help": "How the initial set is chosen: random; stratified (classes in the pool's proportions) or balanced "
+            "(classes equally) where labels are held out.",
+            "choices": INITIAL_SELECTIONS,
+        },
+    )
+    query_size: int = field(default=100, metadata={"help": "Examples to label after each round but the last."})
+    candidate_size: int | None = field(
+        default=None,
+        metadata={"help": "Unlabeled examples looked at in each query, drawn at random; all of them when not set."},
+    )
+    warm_start: bool = field(
+        default=False,
+        metadata={"help": "Start each round from the weights of the one before, not from the initial weights."},
+    )
+    acquisition: str = field(
+        default="noise_stability", metadata={"help": f"How queries are chosen: {', '.join(ACQUISITIONS)}."}
+    )
+    acquisition_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": 'Settings of the acquisition as JSON, for example {"num_perturbations": 50}.'},
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column of the labels; found by itself if called labels or label."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the settings before any work starts."""
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        for name, least in (("num_rounds", 1), ("initial_size", 1), ("query_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+        if self.candidate_size is not None and self.candidate_size < self.query_size:
+            raise ValueError(
+                f"Cannot query {self.query_size} of {self.candidate_size} candidates. "
+                "Raise `candidate_size` or lower `query_size`."
+            )
+        if self.initial_selection not in INITIAL_SELECTIONS:
+            raise ValueError(
+                f"Unknown `initial_selection` {self.initial_selection!r}. Use one of {', '.join(INITIAL_SELECTIONS)}."
+            )
+        self._check_acquisition()
+        self._check_upstream_settings()
+
+    def make_acquisition(self) -> Acquisition:
+        """Return the acquisition that these arguments name, with its settings."""
+        assert isinstance(self.acquisition_kwargs, dict | None)  # a JSON text was read in `__post_init__`
+        return ACQUISITIONS[self.acquisition](**(self.acquisition_kwargs or {}))
+
+    def _check_acquisition(self) -> None:
+        if self.acquisition not in ACQUISITIONS:
+            raise ValueError(f"Unknown `acquisition` {self.acquisition!r}. Use one of {', '.join(ACQUISITIONS)}.")
+        if not isinstance(self.acquisition_kwargs, dict | None):
+            raise ValueError(f"`acquisition_kwargs` must be a JSON object, got {self.acquisition_kwargs!r}.")
+        acquisition_class = ACQUISITIONS[self.acquisition]
+        known = list(getattr(acquisition_class, "__dataclass_fields__", {}))
+        unknown = [name for name in self.acquisition_kwargs or {} if name not in known]
+        if unknown:
+            raise ValueError(
+                f"The acquisition {self.acquisition!r} has no setting {unknown[0]!r}. "
+                f"It has {', '.join(known) if known else 'none'}."
+            )
+        self.make_acquisition()
+
+    def _check_upstream_settings(self) -> None:
+        for name in ("fp16_full_eval", "bf16_full_eval"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"`{name}` is not supported: it converts the model in place, and the training of the next round "
+                    "would find weights of another type. Use `bf16` or `fp16` alone."
+                )
+        if "trackio" in (self.report_to or ()) and self.run_name is None:
+            raise ValueError(
+                "Trackio starts a new run at each round unless it has a name. "
+                "Set `run_name` to keep the rounds together."
+            )

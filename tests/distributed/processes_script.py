@@ -1,0 +1,148 @@
+"""Started on several processes by test_processes.py; what each process found goes to ``FOLDER/found-RANK.json``."""
+
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tiny_run import make_model, make_pool, make_trainer, outcome
+from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainerCallback
+
+from hf_noise_al import ActiveTrainer, HeldOutLabels
+
+ROUNDS: dict[str, Any] = {
+    "num_train_epochs": 2,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "per_device_train_batch_size": 2,
+    "acquisition_kwargs": {"num_perturbations": 2},
+}
+
+
+class Stop(TrainerCallback):
+    """Stop the second round: by an exception, or by killing the process."""
+
+    def __init__(self, kill: bool) -> None:
+        self.kill = kill
+        self.trainings = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainings += 1
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainings == 2 and state.global_step == 3:
+            if not self.kill:
+                raise KeyboardInterrupt
+            if args.process_index == args.world_size - 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def gradient_norms(folder: Path, processes: int) -> list[float]:
+    found = []
+    for accumulation in (1, 2):
+        trainer = make_trainer(
+            folder / f"gradient-{accumulation}",
+            pool=make_pool(16),
+            trainer={
+                "model": make_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+                "annotator": HeldOutLabels([0]),
+            },
+            per_device_train_batch_size=16 // processes // accumulation,
+            gradient_accumulation_steps=accumulation,
+            max_steps=1,
+            logging_strategy="steps",
+            logging_steps=1,
+            max_grad_norm=1e9,
+        )
+        trainer.fine_tune()
+        found += [float(entry["grad_norm"]) for entry in trainer.state.log_history if "grad_norm" in entry]
+    return found
+
+
+def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> dict[str, Any]:
+    kwargs = {"num_perturbations": 5} if acquisition == "noise_stability" else None
+    trainer = make_trainer(
+        folder / f"query-{acquisition}-{rows}", pool=make_pool(rows), acquisition=acquisition, acquisition_kwargs=kwargs
+    )
+    before = torch.get_rng_state()
+    found = trainer.query(size)
+    return {
+        "indices": found.indices.tolist(),
+        "scores": found.scores.tolist(),
+        "random state kept": torch.equal(before, torch.get_rng_state()),
+    }
+
+
+def queries(folder: Path) -> dict[str, Any]:
+    found = {name: query(folder, name) for name in ("noise_stability", "entropy", "random", "core_set")}
+    return {**found, "few": query(folder, "noise_stability", rows=3, size=2)}
+
+
+def parameters(trainer: ActiveTrainer) -> list[float]:
+    return [float(parameter.detach().double().sum()) for parameter in trainer.model.parameters()]
+
+
+def first_look_then_training(folder: Path, fresh: bool) -> dict[str, Any]:
+    trainer = make_trainer(folder / f"look-{fresh}", fresh=fresh, num_rounds=2, per_device_train_batch_size=2)
+    trainer.evaluate()
+    trainer.query(4)
+    trainer.train()
+    return {
+        "wrapped": isinstance(trainer.model_wrapped, DistributedDataParallel),
+        "parameters": parameters(trainer),
+        "rows": [annotation.row for annotation in trainer.pool.annotations],
+    }
+
+
+def plain(trainer: ActiveTrainer) -> dict[str, Any]:
+    found = outcome(trainer)
+    return {
+        "annotations": [[a.row, a.label, a.round, a.score] for a in found["annotations"]],
+        "history": found["history"],
+        "weights": parameters(trainer),
+    }
+
+
+def run_stop_and_resume(folder: Path) -> dict[str, Any]:
+    whole = make_trainer(folder / "whole", **ROUNDS)
+    whole.train()
+    stopped = make_trainer(folder / "parts", trainer={"callbacks": [Stop(kill=False)]}, **ROUNDS)
+    with suppress(KeyboardInterrupt):
+        stopped.train()
+    resumed = make_trainer(folder / "parts", **ROUNDS)
+    resumed.train(resume_from_checkpoint=True)
+    return {"whole": plain(whole), "resumed": plain(resumed)}
+
+
+def killed_run(folder: Path) -> dict[str, Any]:
+    resume = (folder / "killed" / "active_state.json").exists()
+    callbacks = [] if resume else [Stop(kill=True)]
+    trainer = make_trainer(folder / "killed", trainer={"callbacks": callbacks}, **ROUNDS)
+    trainer.train(resume_from_checkpoint=resume)
+    return plain(trainer)
+
+
+def main() -> None:
+    folder, parts = Path(sys.argv[1]), sys.argv[2:]
+    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    work = {
+        "gradients": lambda: gradient_norms(folder, processes),
+        "queries": lambda: queries(folder),
+        "look": lambda: [first_look_then_training(folder, fresh) for fresh in (False, True)],
+        "resume": lambda: run_stop_and_resume(folder),
+        "killed": lambda: killed_run(folder),
+    }
+    found = {"processes": processes, **{part: work[part]() for part in parts}}
+    (folder / f"found-{rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

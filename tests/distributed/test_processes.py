@@ -1,0 +1,147 @@
+"""Several processes on one machine, by gloo: the same picks, whole training, one writer, exact resume."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import processes_script
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow  # it starts interpreters
+
+HERE = Path(__file__).resolve().parent
+SCRIPT = HERE / "processes_script.py"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def launch(launcher: str, processes: int, folder: Path, *parts: str, check: bool = True) -> list[dict[str, Any]]:
+    """Start the script on `processes` processes; return what each of them found."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    commands = {
+        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        + ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        + ["--main_process_port", str(free_port())],
+        "torchrun": ["torch.distributed.run", "--nproc_per_node", str(processes)] + ["--master_port", str(free_port())],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", *commands[launcher], str(SCRIPT), str(folder), *parts],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert (done.returncode == 0) == check, f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+    if not check:
+        return []
+    found = [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(processes)]
+    assert [each["processes"] for each in found] == [processes] * processes
+    return found
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("alone")
+    with threads(1):
+        return {
+            "queries": processes_script.queries(folder),
+            "gradients": processes_script.gradient_norms(folder, processes=1),
+        }
+
+
+@pytest.fixture(scope="module")
+def two_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def two(two_folder: Path) -> list[dict[str, Any]]:
+    return launch("accelerate", 2, two_folder, "gradients", "queries", "look", "resume")
+
+
+def test_two_processes_ask_for_the_same_rows_in_the_same_order(
+    two: list[dict[str, Any]], alone: dict[str, Any]
+) -> None:
+    for found in two:
+        assert found["queries"] == alone["queries"]
+    assert all(found["random state kept"] for found in alone["queries"].values())
+
+
+def test_the_number_of_threads_does_not_change_the_picks(tmp_path: Path, alone: dict[str, Any]) -> None:
+    with threads(2):
+        found = processes_script.queries(tmp_path)
+    for name, expected in alone["queries"].items():
+        assert found[name]["indices"] == expected["indices"]
+        assert found[name]["scores"] == pytest.approx(expected["scores"], rel=1e-3)
+
+
+def test_gradients_do_not_depend_on_the_number_of_processes(two: list[dict[str, Any]], alone: dict[str, Any]) -> None:
+    norms = [norm for found in (*two, alone) for norm in found["gradients"]]
+    assert len(norms) == 6
+    assert norms == pytest.approx([norms[0]] * 6, rel=1e-4)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_looking_before_the_first_training_leaves_the_processes_together(
+    two: list[dict[str, Any]], fresh: bool
+) -> None:
+    first, second = (found["look"][fresh] for found in two)
+    assert first["wrapped"] and second["wrapped"]
+    assert first == second
+
+
+def test_a_run_stopped_on_two_processes_resumes_exactly(two: list[dict[str, Any]]) -> None:
+    for found in two:
+        assert found["resume"]["resumed"] == found["resume"]["whole"]
+    assert two[0]["resume"] == two[1]["resume"]
+
+
+def test_one_process_writes(two: list[dict[str, Any]], two_folder: Path) -> None:
+    run = two_folder / "whole"
+    assert {path.name for path in run.iterdir()} == {"_rounds", "active_state.json", "queries"}
+    assert {path.name for path in (run / "_rounds").iterdir()} == {"initial", "00", "01", "02"}
+    state = json.loads((run / "active_state.json").read_text())
+    assert len(state["annotations"]) == 20
+    assert not [path for path in two_folder.rglob("*previous*")], "nothing was written twice"
+    assert not [path for path in two_folder.rglob("*.incomplete")]
+    assert (run / "_rounds" / "02" / "model" / "model.safetensors").exists()
+
+
+def test_four_processes_ask_for_the_same_rows_in_the_same_order(tmp_path: Path, alone: dict[str, Any]) -> None:
+    for found in launch("torchrun", 4, tmp_path, "queries"):
+        assert found["queries"] == alone["queries"]
+
+
+def test_a_run_killed_on_two_processes_resumes_exactly(tmp_path: Path, two: list[dict[str, Any]]) -> None:
+    launch("torchrun", 2, tmp_path, "killed", check=False)
+    assert json.loads((tmp_path / "killed" / "active_state.json").read_text())["round"] == 1
+    for found in launch("torchrun", 2, tmp_path, "killed"):
+        assert found["killed"] == two[0]["resume"]["whole"]

@@ -1,0 +1,240 @@
+"""The command line, end to end on models of a few kilobytes."""
+
+import json
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from hf_noise_al import ActiveTrainer, cli
+from hf_noise_al.learning_curve import LearningCurve
+
+ROUND_FILES = {"README.md", "active_state.json", "config.json", "learning_curve.json", "learning_curve.png"}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_bert_folder: Path, make_texts: Callable[..., Dataset]) -> Path:
+    """A recipe for two rounds on texts of two classes; its output_dir is `out` beside it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    make_texts(40).to_parquet(str(data / "train.parquet"))
+    make_texts(12, seed=1).to_parquet(str(data / "validation.parquet"))
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        f"""\
+# A tiny run.
+task: text_classification
+dataset_name: {data}
+model_name_or_path: {tiny_bert_folder}
+output_dir: {tmp_path / "out"}
+num_rounds: 2
+initial_size: 4
+query_size: 3
+candidate_size: 10
+max_steps: 2
+acquisition_kwargs: {{num_perturbations: 2}}
+use_cpu: true
+save_strategy: "no"
+disable_tqdm: true
+"""
+    )
+    return path
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_run_leaves_everything_and_prints_the_rounds(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", str(recipe)]) == 0
+    out = recipe.parent / "out"
+    assert {path.name for path in out.iterdir()} >= ROUND_FILES | {"tokenizer.json", "model.safetensors", "queries"}
+    printed = capsys.readouterr().out
+    assert "eval_accuracy" in printed and str(out) in printed
+    curve = LearningCurve.load(out)
+    assert (curve.num_labeled, curve.metric, curve.acquisition) == ((4, 7), "eval_accuracy", "noise_stability")
+    assert all({"row", "text", "score", "label"} <= set(line) for line in lines(out / "queries" / "round-01.jsonl"))
+    assert "learning" in (out / "README.md").read_text().lower()
+
+
+def test_the_curve_is_there_after_every_round(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    save = LearningCurve.save
+    monkeypatch.setattr(LearningCurve, "save", lambda self, path: seen.append(len(self.points)) or save(self, path))
+    assert cli.main(["run", str(recipe)]) == 0
+    assert seen == [1, 2, 2]
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten_unawares(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", str(recipe), "--num_rounds", "2"]) == 0
+    state = (recipe.parent / "out" / "active_state.json").read_bytes()
+    assert cli.main(["run", str(recipe)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert (recipe.parent / "out" / "active_state.json").read_bytes() == state
+    assert cli.main(["run", str(recipe), "--start_afresh", "true", "--num_rounds", "1"]) == 0
+    assert LearningCurve.load(recipe.parent / "out").num_labeled == (4,)
+    assert [path.name for path in sorted((recipe.parent / "out" / "queries").iterdir())] == ["round-00.jsonl"]
+
+
+def test_resuming_what_never_started_starts(recipe: Path) -> None:
+    assert cli.main(["run", str(recipe), "--resume_from_checkpoint", "true", "--num_rounds", "1"]) == 0
+    assert LearningCurve.load(recipe.parent / "out").num_labeled == (4,)
+
+
+def test_resuming_with_other_settings_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", str(recipe), "--num_rounds", "1"]) == 0
+    assert cli.main(["run", str(recipe), "--resume_from_checkpoint", "true", "--seed", "7"]) == 2
+    assert "seed" in capsys.readouterr().err
+
+
+def test_query_asks_a_trained_model_once(
+    recipe: Path, tiny_bert_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["query", str(recipe), "--model_name_or_path", str(tiny_bert_folder), "--query_size", "5"]
+    assert cli.main(command) == 0
+    file = recipe.parent / "out" / "queries" / "round-00.jsonl"
+    assert str(file) in capsys.readouterr().out
+    asked = lines(file)
+    assert len({line["row"] for line in asked}) == 5
+    scores = [line["score"] for line in asked]
+    assert scores[0] == max(scores)
+    assert all(line["label"] is None and line["text"] for line in asked)
+    assert not (recipe.parent / "out" / "model.safetensors").exists()
+    assert cli.main(command) == 0
+    assert lines(file) == asked
+
+
+def test_query_with_a_head_for_other_classes_is_refused(
+    recipe: Path, make_texts: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_texts(40, num_labels=3).to_parquet(str(recipe.parent / "data" / "train.parquet"))
+    make_texts(12, num_labels=3).to_parquet(str(recipe.parent / "data" / "validation.parquet"))
+    assert cli.main(["query", str(recipe)]) == 2
+    assert "has no trained weights for this task" in capsys.readouterr().err
+
+
+def test_query_does_not_overwrite_the_queries_of_a_run(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", str(recipe), "--num_rounds", "1"]) == 0
+    asked = (recipe.parent / "out" / "queries" / "round-00.jsonl").read_bytes()
+    assert cli.main(["query", str(recipe)]) == 2
+    assert "holds a run, whose queries would be overwritten" in capsys.readouterr().err
+    assert (recipe.parent / "out" / "queries" / "round-00.jsonl").read_bytes() == asked
+
+
+def test_repeats_run_every_acquisition_with_every_seed_and_compare_them(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", str(recipe), "--seeds", "0", "1", "--baselines", "random"]
+    assert cli.main(command) == 0
+    out = recipe.parent / "out"
+    runs = {"noise_stability-seed-0", "noise_stability-seed-1", "random-seed-0", "random-seed-1"}
+    assert {path.name for path in out.iterdir()} == runs | {"comparison.json", "learning_curve.png"}
+    assert {item["acquisition"] for item in json.loads((out / "comparison.json").read_text())} == {
+        "noise_stability",
+        "random",
+    }
+    assert "AUBC" in capsys.readouterr().out
+
+    assert cli.main(["compare", str(out), "--plot", str(out / "plot.png")]) == 0
+    assert "noise_stability" in capsys.readouterr().out and (out / "plot.png").stat().st_size > 1000
+    assert cli.main(["compare", *(str(out / run) for run in sorted(runs)), "--json"]) == 0
+    assert {item["acquisition"] for item in json.loads(capsys.readouterr().out)} == {"noise_stability", "random"}
+
+    times = {run: (out / run / "learning_curve.json").stat().st_mtime_ns for run in runs}
+    assert cli.main([*command, "--resume_from_checkpoint", "true"]) == 0
+    assert capsys.readouterr().out.count("finished before") == 4
+    assert times == {run: (out / run / "learning_curve.json").stat().st_mtime_ns for run in runs}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rum"], "Unknown command `rum`. Did you mean `run`?"),
+        (["run"], "Name a recipe first"),
+        (["run", "--seed", "1"], "Name a recipe first"),
+        (["run", "no/such.yaml"], "Found no recipe no/such.yaml"),
+        (["run", "RECIPE", "--quary_size", "3"], "Did you mean `--query_size`?"),
+        (["run", "RECIPE", "--task", "text_clasification"], "Did you mean `text_classification`?"),
+        (["run", "RECIPE", "--text_column", "txt"], "Did you mean `text`?"),
+        (["run", "RECIPE", "--metric_for_curve", "acc"], "Unknown `metric_for_curve` acc"),
+        (["run", "RECIPE", "--model_name_or_path", "no/model"], "Cannot load the tokenizer of no/model"),
+        (["run", "RECIPE", "--initial_size", "400"], "the pool has 40 rows"),
+        (["run", "RECIPE", "--bf16_full_eval", "true"], "bf16_full_eval"),
+        (["compare", "no/run"], "No learning curve at"),
+    ],
+)
+def test_wrong_input_is_one_clear_message_and_exit_code_2(
+    recipe: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert cli.main([str(recipe) if word == "RECIPE" else word for word in words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (recipe.parent / "out" / "learning_curve.json").exists()
+
+
+def test_what_is_no_refusal_of_ours_is_raised(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_noise_al.trainer.ActiveTrainer.train", lambda *_, **__: json.loads("{"))
+    with pytest.raises(ValueError, match="Expecting property name"):
+        cli.main(["run", str(recipe)])
+
+
+def test_a_run_that_was_interrupted_goes_on_to_the_same_end(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = []
+    training_step = ActiveTrainer.training_step
+
+    def interrupted_step(self: ActiveTrainer, *args: object, **kwargs: object) -> object:
+        steps.append(self.state.global_step)
+        if len(steps) == 4:  # in the second round, which has steps 3 and 4
+            os.kill(os.getpid(), signal.SIGINT)
+        return training_step(self, *args, **kwargs)
+
+    command = ["run", str(recipe), "--num_rounds", "3"]
+    with monkeypatch.context() as patched:
+        patched.setattr(ActiveTrainer, "training_step", interrupted_step)
+        assert cli.main(command) == 130
+    assert f"hf-noise-al run {recipe} --num_rounds 3 --resume_from_checkpoint true" in capsys.readouterr().err
+    assert LearningCurve.load(tmp_path / "out").num_labeled == (4,)
+
+    assert cli.main([*command, "--resume_from_checkpoint", "true"]) == 0
+    assert cli.main([*command, "--output_dir", str(tmp_path / "straight")]) == 0
+    resumed, straight = LearningCurve.load(tmp_path / "out"), LearningCurve.load(tmp_path / "straight")
+    assert [point["metrics"] for point in resumed.points] == [point["metrics"] for point in straight.points]
+    for number in range(3):
+        name = f"queries/round-{number:02d}.jsonl"
+        assert lines(tmp_path / "out" / name) == lines(tmp_path / "straight" / name)
+
+
+def test_help_is_printed_for_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    assert cli.main([]) == 2
+    for verb in ("run", "query"):
+        assert cli.main([verb, "--help"]) == 0
+        assert "Active learning:" in capsys.readouterr().out
+    for verb in ("compare", "recipes"):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([verb, "--help"])
+
+
+def test_recipes_lists_each_with_its_first_line(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hf_noise_al.recipe.recipe_folder", lambda: recipe.parent)
+    assert cli.main(["recipes"]) == 0
+    assert capsys.readouterr().out == "tiny  A tiny run.\n"
+
+
+def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["hf_noise_al", "rum"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("hf_noise_al", run_name="__main__")
+    assert stopped.value.code == 2
+    assert "Did you mean `run`?" in capsys.readouterr().err

@@ -1,0 +1,56 @@
+"""Fingerprint: what must be the same for a resumed run, named, and the same in every process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import make_arguments, make_model
+
+from hf_noise_al import Acquisition, Candidates, CoreSet, NoiseStability, Query
+from hf_noise_al.fingerprint import describe, run_fingerprint
+from hf_noise_al.observables import features
+
+
+def fingerprint(folder: Path, acquisition: Acquisition | None = None, **arguments: object) -> dict[str, object]:
+    data = {"rows": 3}
+    return run_fingerprint(data, make_arguments(folder, **arguments), make_model(), acquisition or CoreSet(), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", 5), ("learning_rate", 0.5), ("query_size", 3), ("warm_start", True)]
+)
+def test_a_setting_that_matters_differs_under_its_name(tmp_path: Path, name: str, value: object) -> None:
+    before, after = fingerprint(tmp_path), fingerprint(tmp_path, **{name: value})
+    assert [key for key in before if before[key] != after[key]] == [name]
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_rounds", 9), ("per_device_eval_batch_size", 3), ("run_name", "x")])
+def test_a_setting_that_does_not_matter_is_left_out(tmp_path: Path, name: str, value: object) -> None:
+    assert fingerprint(tmp_path) == fingerprint(tmp_path / "elsewhere", **{name: value})
+
+
+def test_data_model_and_acquisition_are_in_it(tmp_path: Path) -> None:
+    found = fingerprint(tmp_path, NoiseStability(num_perturbations=7))
+    assert found["data.rows"] == 3
+    assert found["model"] == "BertForSequenceClassification"
+    assert found["model.parameters"] == sum(parameter.numel() for parameter in make_model().parameters())
+    assert "num_perturbations=7" in str(found["acquisition"])
+
+
+def test_functions_are_described_by_name_and_not_by_address() -> None:
+    assert describe(CoreSet()) == "CoreSet(observable=features)"
+    assert "observable=features" in describe(NoiseStability(observable=features))
+
+
+def test_an_acquisition_without_fields_is_described_by_its_class() -> None:
+    class Own(Acquisition):
+        def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+            raise NotImplementedError
+
+    @dataclass(frozen=True)
+    class Settled(Own):
+        share: float = 0.5
+
+    assert describe(Own()) == "Own"
+    assert describe(Settled()) == "Settled(share=0.5)"

@@ -1,0 +1,66 @@
+"""The model card: what a reader of the Hub sees."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from tiny_run import make_trainer
+
+from hf_noise_al.history import RoundRecord
+from hf_noise_al.model_card import _command, rounds_table
+
+
+def test_the_card_tells_data_budget_acquisition_curve_and_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "--hub_token", "secret", "--seed=3"])
+    trainer = make_trainer(tmp_path / "run", acquisition="core_set", acquisition_kwargs=None, num_rounds=2)
+    trainer.train()
+    trainer.model.config._name_or_path = "prajjwal1/bert-tiny"
+    trainer.create_model_card(model_name="mine", dataset="letters", tags="demo", license="apache-2.0")
+    text = (tmp_path / "run" / "README.md").read_text()
+    card = ModelCard(text)
+    assert card.data.base_model == "prajjwal1/bert-tiny"
+    assert card.data.license == "apache-2.0"
+    assert {"active-learning", "hf_noise_al", "demo"} <= set(card.data.tags)
+    assert "# mine" in text
+    assert "14 of 60 examples of the pool were labeled, over 2 rounds" in text
+    assert "Fine-tuned from prajjwal1/bert-tiny on letters" in text
+    assert "`CoreSet(observable=features)`" in text, "no address of a function"
+    assert f"| 1 | 14 | {trainer.history[1].metrics['eval_loss']:.4f} |" in text
+    assert "python train.py --hub_token ... --seed=3" in text
+    assert "secret" not in text
+    assert "- query_size: `6`" in text
+    assert "- transformers " in text
+    assert yaml.safe_load(text.split("---")[1])["library_name"] == "transformers"
+
+
+def test_a_card_before_any_training(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.create_model_card()
+    text = (tmp_path / "README.md").read_text()
+    assert "0 of 60 examples" in text
+    assert str(tmp_path.parent) not in text.split("## How to reproduce")[0], "no path of this machine"
+
+
+def test_arguments_of_upstream_only(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="colour"):
+        make_trainer(tmp_path).create_model_card(colour="red")
+
+
+def test_rounds_table_has_every_metric() -> None:
+    history = [RoundRecord(0, 10, 10, 1.0, 0.0, {"eval_f1": 0.5}), RoundRecord(1, 20, 10, 1.0, 2.0, {"eval_acc": 0.25})]
+    assert rounds_table(history).splitlines() == [
+        "| round | labels | eval_f1 | eval_acc |",
+        "| --: | --: | --: | --: |",
+        "| 0 | 10 | 0.5000 |  |",
+        "| 1 | 20 |  | 0.2500 |",
+    ]
+    assert rounds_table([]).splitlines()[0] == "| round | labels |"
+
+
+def test_secrets_do_not_get_into_the_command() -> None:
+    assert _command(["run", "--hub_token=abc", "--push_to_hub_token", "def", "--seed", "1"]) == [
+        *("python", "run", "--hub_token=...", "--push_to_hub_token", "...", "--seed", "1")
+    ]

@@ -1,0 +1,298 @@
+"""Noise stability: the deviations are those of the paper, in float32, and mean what the theory says."""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from acquisition_contract import calls, candidates_of, generator
+from torch import Tensor, nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from hf_noise_al.acquisition import Candidates, NoiseStability
+from hf_noise_al.observables import features, probabilities
+from hf_noise_al.perturbation import perturbed, perturbed_tensors
+from hf_noise_al.selection import SelectionName, k_center_greedy, row_norms, select_rows
+
+
+def outputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The outputs themselves."""
+    result: Tensor = model(**inputs)
+    return result
+
+
+def perceptron() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 3)).double()
+
+
+def inputs(size: int = 8, width: int = 4, seed: int = 1) -> Tensor:
+    return torch.randn(size, width, generator=generator(seed), dtype=torch.float64)
+
+
+# ---- theory ------------------------------------------------------------------------------------------------------
+
+
+def scaled_jacobians(model: nn.Module, rows: Tensor, noise_scale: float) -> Tensor:
+    """Jacobian of the outputs by every perturbed weight, times s_l = noise_scale * ||W_l|| / sqrt(n_l): (N, D * n)."""
+    weights = perturbed_tensors(model)
+    scales = [noise_scale * w.detach().norm() / math.sqrt(w.numel()) for w in weights.values()]
+    jacobians = []
+    for row in rows:
+        result = model(row[None])[0]
+        gradients = [torch.autograd.grad(value, list(weights.values()), retain_graph=True) for value in result]
+        jacobians.append(
+            torch.cat([s * g.flatten() for by_output in gradients for s, g in zip(scales, by_output, strict=True)])
+        )
+    return torch.stack(jacobians)
+
+
+def test_squared_deviation_of_a_linear_model_is_the_scaled_jacobian_norm() -> None:
+    torch.manual_seed(0)
+    model, rows, noise_scale, count = nn.Linear(4, 3).double(), inputs(), 0.1, 300
+    method = NoiseStability(noise_scale=noise_scale, num_perturbations=count, observable=outputs)
+    deviations = method.deviations(candidates_of(model, rows), generator())
+    squared = deviations.view(8, count, 3).square().sum(dim=2)
+    found, error = squared.mean(dim=1), squared.std(dim=1) / math.sqrt(count)
+    expected = scaled_jacobians(model, rows, noise_scale).square().sum(dim=1) / model(rows).detach().norm(dim=1) ** 2
+    by_hand = noise_scale**2 * model.weight.norm() ** 2 / 4 * rows.norm(dim=1) ** 2 / model(rows).norm(dim=1) ** 2
+    torch.testing.assert_close(expected, by_hand.detach())
+    assert ((found - expected).abs() < 4 * error).all()
+    assert (error < 0.12 * expected).all()  # so that the line above means something
+
+
+def test_inner_products_of_deviations_are_those_of_scaled_jacobians() -> None:
+    model, rows, noise_scale, count = perceptron(), inputs(5), 1e-4, 150
+    method = NoiseStability(noise_scale=noise_scale, num_perturbations=count, observable=outputs)
+    deviations = method.deviations(candidates_of(model, rows), generator()).view(5, count, 3)
+    products = torch.einsum("ikd,jkd->ijk", deviations, deviations)
+    found, error = products.mean(dim=2), products.std(dim=2) / math.sqrt(count)
+    jacobians = scaled_jacobians(model, rows, noise_scale) / model(rows).detach().norm(dim=1)[:, None]
+    assert ((found - jacobians @ jacobians.T).abs() < 4.5 * error).all()
+
+
+@pytest.mark.parametrize("observable", [outputs, probabilities, features])
+def test_deviations_shrink_linearly_with_the_noise(observable: Any) -> None:
+    candidates = candidates_of(perceptron(), inputs())
+
+    def deviations(noise_scale: float) -> Tensor:
+        method = NoiseStability(noise_scale=noise_scale, num_perturbations=5, observable=observable)
+        return method.deviations(candidates, generator()) / noise_scale
+
+    limit = deviations(1e-7)
+    errors = [float((deviations(scale) - limit).norm() / limit.norm()) for scale in (1e-2, 1e-3, 1e-4)]
+    assert errors[2] < 1e-3
+    assert errors[0] / errors[1] == pytest.approx(10, rel=0.2)  # what is left shrinks linearly as well
+    assert errors[1] / errors[2] == pytest.approx(10, rel=0.2)
+
+
+# ---- deviations --------------------------------------------------------------------------------------------------
+
+
+def test_deviations_are_differences_to_the_clean_row_divided_by_its_length() -> None:
+    model, rows = perceptron(), inputs()
+    method = NoiseStability(noise_scale=0.05, num_perturbations=3)
+    found = method.deviations(candidates_of(model, rows), generator(4))
+    source, expected = generator(4), []
+    with torch.no_grad():
+        clean = model(rows).softmax(dim=1)
+        for _ in range(3):
+            with perturbed(model, 0.05, source):
+                expected.append((model(rows).softmax(dim=1) - clean) / clean.norm(dim=1, keepdim=True))
+    assert torch.equal(found, torch.cat(expected, dim=1))
+
+
+def test_scores_are_lengths_of_deviations_and_the_first_pick_is_the_longest() -> None:
+    candidates = candidates_of(perceptron(), inputs())
+    method = NoiseStability(num_perturbations=4)
+    query = method.select(candidates, 3, generator())
+    torch.testing.assert_close(query.scores, method.deviations(candidates, generator()).norm(dim=1))
+    assert query.indices[0] == query.scores.argmax()
+
+
+def test_every_candidate_is_observed_once_clean_and_once_per_perturbation() -> None:
+    described = []
+    plain = candidates_of(perceptron(), inputs(), labeled=inputs(3, seed=5))
+
+    def observe(observable: Any, description: str = "observe") -> Tensor:
+        described.append(description)
+        return plain.observe(observable, description)
+
+    candidates = Candidates(plain.model, plain.size, observe, plain.observable, plain.labeled)
+    NoiseStability(num_perturbations=3).select(candidates, 2, generator())
+    assert described == ["clean pass", "perturbation 1/3", "perturbation 2/3", "perturbation 3/3"]
+    assert plain.labeled is not None and calls(plain.labeled) == 0
+    NoiseStability(num_perturbations=3, labeled_as_centers=True).select(plain, 2, generator())
+    assert calls(plain.labeled) == 4
+
+
+def test_zero_rows_are_safe() -> None:
+    def masked(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        return model(**inputs) * (inputs["input"][:, :1] > 0)
+
+    rows = inputs()
+    rows[:, 0] = torch.tensor([1.0, -1, 1, -1, 1, 1, -1, 1])
+    for settings in ({}, {"normalize_rows": True}, {"selection": "k_dpp"}, {"selection": "k_means_plus_plus"}):
+        method = NoiseStability(num_perturbations=3, observable=masked, **settings)
+        query = method.select(candidates_of(perceptron(), rows), 8, generator())
+        assert torch.isfinite(query.scores).all()
+        assert (query.scores == 0).tolist() == (rows[:, 0] < 0).tolist()
+        assert sorted(query.indices[-3:].tolist()) == [1, 3, 6]
+
+
+def test_tiny_and_huge_outputs_give_the_same_deviations() -> None:
+    """A deviation is relative: its length does not depend on the unit of the output."""
+    model, rows = perceptron().float(), inputs().float()
+    found = []
+    for unit in (1.0, 1e-30, 1e30):
+
+        def scaled(model: nn.Module, inputs: Mapping[str, Tensor], unit: float = unit) -> Tensor:
+            return model(**inputs) * unit
+
+        method = NoiseStability(num_perturbations=3, noise_scale=0.01, observable=scaled)
+        found.append(method.deviations(candidates_of(model, rows), generator()))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-3, atol=1e-6)
+
+
+# ---- precision ---------------------------------------------------------------------------------------------------
+
+
+def trained_bert(dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = BertForSequenceClassification(BertConfig(**sizes, intermediate_size=32, max_position_embeddings=16)).to(
+        dtype
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(3):
+        ids = torch.randint(5, 40, (8, 6))
+        model(input_ids=ids, labels=ids[:, 0] % 2).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+def bert_candidates(model: nn.Module) -> Candidates:
+    ids = torch.randint(5, 40, (10, 6), generator=generator(2))
+
+    def observe(observable: Any, description: str = "observe") -> Tensor:
+        with torch.no_grad():
+            rows: Tensor = observable(model, {"input_ids": ids})
+        return rows
+
+    return Candidates(model, 10, observe, probabilities)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_deviations_of_a_low_precision_model_are_those_of_its_float32_copy(dtype: torch.dtype) -> None:
+    model = trained_bert(dtype)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    method = NoiseStability(num_perturbations=3)
+    found = method.deviations(bert_candidates(model), generator())
+    expected = method.deviations(bert_candidates(copy.deepcopy(model).float()), generator())
+    assert found.dtype == torch.float32 and found.norm() > 0
+    assert torch.equal(found, expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.fixture
+def accelerator() -> Iterator[Accelerator]:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(mixed_precision="bf16", cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_deviations_under_autocast_are_those_of_float32(accelerator: Accelerator) -> None:
+    model = trained_bert(torch.float32)
+    method = NoiseStability(num_perturbations=3)
+    expected = method.deviations(bert_candidates(model), generator())
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(method.deviations(bert_candidates(prepared), generator()), expected)
+
+
+# ---- settings ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("selection", get_args(SelectionName))
+@pytest.mark.parametrize("normalize_rows", [False, True])
+def test_selections_choose_among_the_deviations(selection: SelectionName, normalize_rows: bool) -> None:
+    candidates = candidates_of(perceptron(), inputs())
+    method = NoiseStability(num_perturbations=3, selection=selection, normalize_rows=normalize_rows)
+    source = generator()
+    rows = method.deviations(candidates, source)
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    if normalize_rows and selection == "k_center":  # unit rows tie at the origin: it starts at the highest score
+        expected = k_center_greedy(unit, 4, first=int(row_norms(rows).argmax()))
+    else:
+        expected = select_rows(selection, unit if normalize_rows else rows, 4, source)
+    query = method.select(candidates, 4, generator())
+    assert torch.equal(query.indices, expected)
+    torch.testing.assert_close(query.scores, row_norms(rows))
+
+
+def test_top_k_is_magnitude_without_direction() -> None:
+    query = NoiseStability(num_perturbations=3, selection="top_k").select(
+        candidates_of(perceptron(), inputs()), 5, generator()
+    )
+    assert torch.equal(query.indices, query.scores.argsort(descending=True)[:5])
+
+
+@pytest.mark.parametrize("normalize_rows", [False, True])
+def test_labeled_examples_are_centers_where_asked(normalize_rows: bool) -> None:
+    rows = inputs()
+    first = int(NoiseStability(num_perturbations=3).select(candidates_of(perceptron(), rows), 1, generator()).indices)
+    method = NoiseStability(num_perturbations=3, labeled_as_centers=True, normalize_rows=normalize_rows)
+    covered = candidates_of(perceptron(), rows, labeled=rows[first : first + 1])
+    query = method.select(covered, 8, generator())
+    assert query.indices[-1] == first  # at distance zero from a center
+    alone = method.select(candidates_of(perceptron(), rows), 8, generator())
+    assert not torch.equal(alone.indices, query.indices)
+
+
+def test_parameter_filter_is_used() -> None:
+    candidates = candidates_of(perceptron(), inputs())
+    found = NoiseStability(num_perturbations=2, parameter_filter="^3").deviations(candidates, generator())
+    assert not torch.equal(found, NoiseStability(num_perturbations=2).deviations(candidates, generator()))
+    with pytest.raises(ValueError, match="matches no parameter of Sequential"):
+        NoiseStability(parameter_filter="no_such").select(candidates, 2, generator())
+    assert calls(candidates) == 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"noise_scale": 0.0}, "`noise_scale` must be a positive finite number, got 0.0"),
+        ({"noise_scale": math.nan}, "`noise_scale` must be a positive finite number, got nan"),
+        ({"num_perturbations": 0}, "`num_perturbations` must be at least 1, got 0"),
+        (
+            {"selection": "k_centre"},
+            "Unknown selection 'k_centre'. Use one of k_center, k_means_plus_plus, k_dpp, top_k",
+        ),
+        ({"selection": "top_k", "labeled_as_centers": True}, "has no meaning with selection 'top_k'"),
+        ({"selection": "k_dpp", "labeled_as_centers": True}, "has no meaning with selection 'k_dpp'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NoiseStability(**settings)
+
+
+def test_a_perturbed_output_that_is_not_finite_is_refused_with_its_row() -> None:
+    model = perceptron()
+    clean = model[0].weight.detach().clone()
+
+    def breaks(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        rows: Tensor = model(**inputs)
+        if not torch.equal(model[0].weight, clean):
+            rows[5] = math.nan
+        return rows
+
+    with pytest.raises(ValueError, match="row 5 holds NaN or infinity"):
+        NoiseStability(num_perturbations=2, observable=breaks).select(candidates_of(model, inputs()), 2, generator())
+    assert torch.equal(model[0].weight, clean)

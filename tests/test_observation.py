@@ -1,0 +1,204 @@
+"""Observation: each row once, in order, collated once, in batches of similar length."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tiny_run import collate, make_model, make_pool, make_trainer
+from torch import Tensor, nn
+
+from hf_noise_al import observation
+from hf_noise_al.observables import probabilities
+from hf_noise_al.observation import Observer, untouched_random_state
+
+
+def make_observer(
+    pool: Dataset, model: nn.Module, collator: Any = collate, batch_size: int = 8, process: int = 0, processes: int = 1
+) -> Observer:
+    accelerator = SimpleNamespace(
+        num_processes=processes, process_index=process, is_local_main_process=True, device=torch.device("cpu")
+    )
+    dataset = pool.select_columns([name for name in pool.column_names if name in ("input_ids", "attention_mask", "id")])
+    return Observer(model, dataset, list(range(len(pool))), collator, dict, batch_size, accelerator, disable_tqdm=True)
+
+
+def first_tokens(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([inputs["input_ids"][:, 0], inputs["attention_mask"].sum(1)], dim=1).float()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 8, 50, 1000])
+def test_sees_each_row_once_in_order_whatever_the_batch_size(batch_size: int) -> None:
+    pool = make_pool(50)
+    seen = []
+
+    def observable(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        seen.append(len(inputs["input_ids"]))
+        return first_tokens(model, inputs)
+
+    rows = make_observer(pool, nn.Linear(1, 1), batch_size=batch_size)(observable)
+    assert rows.tolist() == [[ids[0], len(ids)] for ids in pool["input_ids"]]
+    assert sum(seen) == 50
+    assert seen[-1] == (50 % batch_size or batch_size)
+
+
+def test_rows_do_not_depend_on_the_batch_size_but_for_rounding() -> None:
+    pool, model = make_pool(50), make_model()
+    whole = make_observer(pool, model, batch_size=50)(probabilities)
+    ragged = make_observer(pool, model, batch_size=8)(probabilities)
+    single = torch.cat([make_observer(pool.select([row]), model)(probabilities) for row in range(50)])
+    assert torch.allclose(whole, ragged, atol=1e-6)
+    assert torch.allclose(whole, single, atol=1e-6)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4, 7])
+def test_batches_are_formed_before_they_are_dealt(processes: int) -> None:
+    pool, model = make_pool(50), nn.Linear(1, 1)
+    alone = make_observer(pool, model).batches
+    dealt = [make_observer(pool, model, process=process, processes=processes).batches for process in range(processes)]
+    assert sorted(batch for batches in dealt for batch in batches) == sorted(alone)
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+def test_batches_hold_rows_of_similar_length() -> None:
+    pool = make_pool(50)
+    lengths = [len(ids) for ids in pool["input_ids"]]
+    batches = make_observer(pool, nn.Linear(1, 1)).batches
+    assert [lengths[row] for batch in batches for row in batch] == sorted(lengths, reverse=True)
+    padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+    assert padded < 1.2 * sum(lengths)
+
+
+def test_rows_without_a_length_keep_their_order() -> None:
+    pool = Dataset.from_dict({"id": list(range(10))})
+    observer = make_observer(pool, nn.Linear(1, 1), lambda examples: {"x": torch.tensor([e["id"] for e in examples])})
+    assert observer.batches == [[*range(8)], [8, 9]]
+    assert observer(lambda model, inputs: inputs["x"][:, None].float())[:, 0].tolist() == list(range(10))
+
+
+def test_collates_each_row_once_however_often_it_is_observed() -> None:
+    pool = make_pool(50)
+    collated: list[int] = []
+
+    def collator(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        collated.append(len(examples))
+        return collate(examples)
+
+    observer = make_observer(pool, nn.Linear(1, 1), collator)
+    first = observer(first_tokens)
+    for _ in range(4):
+        assert torch.equal(observer(first_tokens), first)
+    assert sum(collated) == 50
+
+
+def test_collates_once_in_a_query_of_many_perturbations(tmp_path: Path) -> None:
+    collated: list[int] = []
+
+    def collator(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        collated.append(len(examples))
+        return collate(examples)
+
+    trainer = make_trainer(tmp_path, trainer={"data_collator": collator}, acquisition_kwargs={"num_perturbations": 5})
+    trainer.query(3)
+    assert sum(collated) == 60
+
+
+def test_what_does_not_fit_in_memory_is_collated_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = make_pool(50)
+    collated: list[int] = []
+
+    def collator(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        collated.append(len(examples))
+        return collate(examples)
+
+    monkeypatch.setattr(observation, "CACHE_BYTES", 3000)
+    observer = make_observer(pool, nn.Linear(1, 1), collator)
+    first = observer(first_tokens)
+    assert 0 < len(observer.kept) < len(observer.batches)
+    assert torch.equal(observer(first_tokens), first)
+    assert sum(collated) == 50 + 50 - sum(len(batch["input_ids"]) for batch in observer.kept)
+
+
+def test_goes_on_after_a_failure_in_the_middle() -> None:
+    pool = make_pool(50)
+    observer = make_observer(pool, nn.Linear(1, 1))
+    calls: list[int] = []
+
+    def failing(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return first_tokens(model, inputs)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        observer(failing)
+    assert torch.equal(observer(first_tokens), make_observer(pool, nn.Linear(1, 1))(first_tokens))
+
+
+def test_workers_may_collate() -> None:
+    pool = make_pool(20)
+    observer = make_observer(pool, nn.Linear(1, 1))
+    observer.num_workers = 1
+    assert torch.equal(observer(first_tokens), make_observer(pool, nn.Linear(1, 1))(first_tokens))
+
+
+def test_the_model_is_in_evaluation_mode_meanwhile_and_each_module_as_before_after() -> None:
+    model = make_model()
+    model.train()
+    model.bert.encoder.eval()
+    before = [module.training for module in model.modules()]
+    seen = []
+
+    def observable(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        seen.append((any(m.training for m in module.modules()), torch.is_grad_enabled()))
+        return first_tokens(module, inputs)
+
+    make_observer(make_pool(8), model)(observable)
+    assert seen == [(False, False)]
+    assert [module.training for module in model.modules()] == before
+
+
+def test_wide_numbers_stay_wide() -> None:
+    rows = make_observer(make_pool(9), nn.Linear(1, 1))(lambda m, inputs: first_tokens(m, inputs).double() / 3)
+    assert rows.dtype == torch.float64
+    low = make_observer(make_pool(9), nn.Linear(1, 1))(lambda m, inputs: first_tokens(m, inputs).bfloat16())
+    assert low.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "observable", [lambda m, inputs: first_tokens(m, inputs)[0], lambda m, inputs: first_tokens(m, inputs)[:1]]
+)
+def test_an_observable_of_another_shape_is_refused(observable: Any) -> None:
+    with pytest.raises(ValueError, match=r"must return one row per example: \(8, D\) here, found"):
+        make_observer(make_pool(20), nn.Linear(1, 1))(observable)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_an_output_that_is_not_finite_is_refused_by_row(bad: float) -> None:
+    pool = make_pool(20)
+
+    def observable(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        rows = first_tokens(model, inputs)
+        rows[rows[:, 1] == len(pool[13]["input_ids"])] = bad
+        return rows
+
+    same = [row for row, ids in enumerate(pool["input_ids"]) if len(ids) == len(pool[13]["input_ids"])]
+    with pytest.raises(ValueError, match=rf"row {same[0]} of .* is NaN or infinite \({len(same)} of 20 rows are\)"):
+        make_observer(pool, nn.Linear(1, 1))(observable)
+
+
+def test_random_states_are_put_back_also_after_an_error() -> None:
+    def state() -> tuple[Any, ...]:
+        return random.getstate(), torch.get_rng_state().tolist(), [*map(str, np.random.get_state())]
+
+    before = state()
+    with pytest.raises(RuntimeError), untouched_random_state():
+        torch.rand(3), np.random.rand(3), random.random()
+        assert state() != before
+        raise RuntimeError
+    assert state() == before

@@ -1,0 +1,160 @@
+"""What README.md, CONTRIBUTING.md and recipes/README.md show is run, or checked to be runnable as it stands."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from hf_noise_al.arguments import parse
+from hf_noise_al.cli import VERBS, main
+from hf_noise_al.learning_curve import LearningCurve
+from hf_noise_al.recipe import find_recipe
+
+if sys.version_info >= (3, 11):
+    import tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "CONTRIBUTING.md", "recipes/README.md")
+TOLERANCE = 0.1  # of a printed fraction: the last digits of a training differ from machine to machine
+LANGUAGES = {"bash", "python", "text", "bibtex", "yaml"}
+
+
+class Block(NamedTuple):
+    page: str
+    line: int
+    language: str
+    text: str
+
+
+def blocks(page: str) -> list[Block]:
+    """Return the fenced blocks of a page in order."""
+    text = (ROOT / page).read_text()
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [Block(page, text[: match.start()].count("\n") + 1, *match.groups()) for match in found]
+
+
+ALL = [block for page in PAGES for block in blocks(page)]
+PYTHON = [
+    (block, ALL[number + 1] if number + 1 < len(ALL) and ALL[number + 1].language == "text" else None)
+    for number, block in enumerate(ALL)
+    if block.language == "python"
+]
+LINES = [
+    pytest.param(line, id=f"{block.page}: {line}")
+    for block in ALL
+    if block.language == "bash"
+    for line in block.text.replace("\\\n", " ").splitlines()
+    if line.strip() and not line.startswith("#")
+]
+
+
+def name(block: Block) -> str:
+    return f"{block.page}:{block.line}"
+
+
+def same(shown: str, printed: str) -> bool:
+    """Return whether two lines are equal, but for the last digits of fractions."""
+    fraction = r"\d+\.\d+"
+    if re.sub(fraction, "#", shown) != re.sub(fraction, "#", printed):
+        return False
+    pairs = zip(re.findall(fraction, shown), re.findall(fraction, printed), strict=True)
+    return all(abs(float(a) - float(b)) <= TOLERANCE for a, b in pairs)
+
+
+def test_every_block_says_its_language() -> None:
+    assert ALL
+    for block in ALL:
+        assert block.language in LANGUAGES, f"{name(block)} is ```{block.language}"
+
+
+@pytest.mark.parametrize(("block", "output"), PYTHON, ids=[name(block) for block, _ in PYTHON])
+def test_python_runs_and_prints_what_is_shown(block: Block, output: Block | None, tmp_path: Path) -> None:
+    script = tmp_path / "block.py"
+    script.write_text(block.text)
+    command = [sys.executable, "-W", "error:::hf_noise_al", script.name]
+    # one thread, as sums in another order can change a pick; the path, as the package may not be installed
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    if output is not None:
+        shown = output.text.splitlines()
+        printed = done.stdout.splitlines()[-len(shown) :]  # after what Trainer itself says
+        assert len(printed) == len(shown)
+        assert all(map(same, shown, printed)), "\n".join(printed)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_commands_are_right(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [word for word in shlex.split(line, comments=True) if not re.fullmatch(r"[A-Z_]+=.*", word)]
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        assert set(words[1:]) <= set(targets)
+    elif words[:2] == ["pip", "install"]:
+        check_pip(words[2:])
+    elif words[0] == "pytest":
+        assert all((ROOT / word.split("::")[0]).exists() for word in words[1:] if word.startswith("tests"))
+    elif words[:2] == ["accelerate", "launch"]:
+        assert "hf_noise_al" in words
+        check_own(words[words.index("hf_noise_al") + 1 :], tmp_path, monkeypatch)
+    elif words[:3] == ["python", "-m", "hf_noise_al"]:
+        check_own(words[3:], tmp_path, monkeypatch)
+    else:
+        assert words[0] == "hf-noise-al", f"nobody checks this command: {line}"
+        check_own(words[1:], tmp_path, monkeypatch)
+
+
+def check_pip(words: list[str]) -> None:
+    """Only this project is installed, with extras that it has and files that are there."""
+    for option, value in pairwise(words):
+        if option == "-c":
+            assert (ROOT / value).is_file()
+    what = words[-1]
+    match = re.fullmatch(r"\.(?:\[([\w,]+)\])?", what)
+    assert match, f"pip installs {what}"
+    if sys.version_info >= (3, 11) and match[1]:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert set(match[1].split(",")) <= set(project["optional-dependencies"])
+
+
+def check_own(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's settings are read as a run would read them; what is quick is run."""
+    verb, rest = words[0], words[1:]
+    assert verb in VERBS
+    if verb in ("run", "query") and "--help" not in rest:
+        monkeypatch.chdir(ROOT)
+        parse(find_recipe(rest[0]), [*rest[1:], "--output_dir", str(tmp_path)])
+        return
+    monkeypatch.chdir(tmp_path)
+    if verb == "compare":
+        for number, folder in enumerate(word for word in rest if not word.startswith("-") and "." not in word):
+            save_curve(Path(folder), number)
+    assert main(words) == 0
+
+
+def save_curve(folder: Path, number: int) -> None:
+    points = tuple(
+        {"round": r, "num_labeled": 10 * r + 10, "query_size": 10, "metrics": {"eval_accuracy": 0.5 + r / 10}}
+        for r in range(3)
+    )
+    folder.mkdir(parents=True)
+    acquisition = "random" if number == 0 else f"noise_stability_{number}"
+    curve = LearningCurve("task", "data", "model", acquisition, 0, "eval_accuracy", True, points)
+    curve.save(folder / "learning_curve.json")
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+            if not target.startswith("http"):
+                assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def test_pages_name_no_path_outside_the_project() -> None:
+    for page in (*PAGES, "CHANGELOG.md"):
+        assert "../shared" not in (ROOT / page).read_text()

@@ -1,0 +1,124 @@
+"""Every recipe is found, has its header, can be parsed, and runs for one tiny round and a query on a local stand-in."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+from hf_noise_al.arguments import parse
+from hf_noise_al.cli import main
+from hf_noise_al.learning_curve import LearningCurve
+from hf_noise_al.recipe import find_recipe, list_recipes
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+NAMES = [path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in RECIPES]
+GLUE_CLASSES = {"mnli": 3, "stsb": 0}
+HEADER = ("What", "Settings", "Command", "Hardware", "Expected")
+
+each_recipe = pytest.mark.parametrize("path", RECIPES, ids=NAMES)
+
+
+def header(path: Path) -> list[str]:
+    """Return the comment lines that a recipe starts with."""
+    lines = path.read_text().splitlines()
+    return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+
+
+def test_there_are_ten_recipes_and_the_command_finds_them_all() -> None:
+    assert len(RECIPES) == 10
+    assert list(list_recipes()) == NAMES
+
+
+def test_there_is_a_recipe_for_every_task_of_glue() -> None:
+    assert {path.stem for path in RECIPES if path.parent.name == "glue"} == set(
+        "cola sst2 mrpc stsb qqp mnli qnli rte wnli".split()
+    )
+
+
+@each_recipe
+def test_header_says_what_from_where_how_and_what_to_expect(path: Path) -> None:
+    first, second, *rest = header(path)
+    assert re.fullmatch(r"# \S.{10,100}\.", first), "the first line is what `hf-noise-al recipes` shows"
+    assert second == "#"
+    assert [name for name in HEADER if any(line.startswith(f"# {name}: ") for line in rest)] == list(HEADER)
+
+
+@each_recipe
+def test_command_of_the_header_can_be_parsed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    command = next(line for line in header(path) if line.startswith("# Command: ")).removeprefix("# Command:")
+    words = [word for word in shlex.split(command) if "=" not in word]
+    assert words[:3] == ["hf-noise-al", "run", path.relative_to(ROOT).as_posix()]
+    parse(find_recipe(words[2]), words[3:])
+
+
+def test_the_table_lists_every_recipe_with_its_first_line() -> None:
+    table = (ROOT / "recipes" / "README.md").read_text()
+    for path in RECIPES:
+        name = path.relative_to(ROOT / "recipes").as_posix()
+        title = header(path)[0].removeprefix("# ").removesuffix(".")
+        assert f"| [{name}]({name}) | {title} |" in table, f"recipes/README.md: | [{name}]({name}) | {title} |"
+
+
+def stand_in(recipe: dict[str, Any], folder: Path) -> Path:
+    """Save a little data with the splits and the columns of the recipe's data on the Hub."""
+    generator = np.random.default_rng(0)
+    num_classes = GLUE_CLASSES.get(recipe["dataset_config_name"], 2)
+    label = ClassLabel(num_classes=num_classes) if num_classes else Value("float32")
+    texts = [recipe[role] for role in ("text_column", "text_pair_column") if role in recipe]
+    features = Features(
+        {**{name: Value("string") for name in texts}, recipe["label_column"]: label, "idx": Value("int32")}
+    )
+
+    def split(rows: int, labeled: bool = True) -> Dataset:
+        words = np.array(["the film is good", "a bad book", "not very fine", "the cat and the dog"])
+        labels = [row % num_classes if num_classes else 5 * row / rows for row in range(rows)]
+        columns = {name: generator.choice(words, size=rows).tolist() for name in texts}
+        hidden = [-1] * rows  # as the test splits of GLUE are on the Hub
+        columns |= {recipe["label_column"]: labels if labeled else hidden, "idx": list(range(rows))}
+        return Dataset.from_dict(columns, features=features)
+
+    parts = {name: split(9) for name in recipe.get("eval_split", ["validation"])}
+    DatasetDict({"train": split(40), **parts, "test": split(5, labeled=False)}).save_to_disk(folder)
+    return folder
+
+
+@each_recipe
+def test_runs_on_a_stand_in(path: Path, tmp_path: Path, tiny_bert_folder: Path) -> None:
+    recipe = yaml.safe_load(path.read_text())
+    flags = {
+        "output_dir": tmp_path / "run",
+        "use_cpu": "true",
+        "num_rounds": 2,
+        "initial_size": 10,
+        "query_size": 4,
+        "candidate_size": 8,
+        "num_train_epochs": 1,
+        "acquisition_kwargs": '{"num_perturbations": 2}',
+        "max_train_samples": 40,
+        "max_eval_samples": 20,
+    }
+    if "seeds" in recipe:
+        recipe["seeds"] = [0]
+        flags["seeds"] = 0
+    if recipe["dataset_name"] == "nyu-mll/glue":
+        flags |= {"dataset_name": stand_in(recipe, tmp_path / "data"), "model_name_or_path": tiny_bert_folder}
+
+    words = ["run", str(path), *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]
+    assert main(words) == 0
+
+    acquisitions = [recipe["acquisition"], *recipe.get("baselines", [])]
+    repeats = [f"{name}-seed-{seed}" for seed in recipe.get("seeds", []) for name in acquisitions]
+    for run in [tmp_path / "run" / repeat for repeat in repeats] or [tmp_path / "run"]:
+        curve = LearningCurve.load(run)
+        assert curve.num_labeled == (10, 14)
+        assert all(np.isfinite(curve.values))
+        assert len((run / "queries" / "round-01.jsonl").read_text().splitlines()) == 4
+        assert (run / "model.safetensors").exists()
+    assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 1000

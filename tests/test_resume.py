@@ -1,0 +1,466 @@
+"""A run that is killed at any moment and resumed ends as one that never was; what does not belong to it is refused."""
+
+import gc
+import json
+import os
+import random
+import shutil
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_run import Oracle, assert_same_outcome, make_model, make_pool, make_trainer, outcome
+from transformers import TrainerCallback
+
+from hf_noise_al import ActiveTrainer, ActiveTrainerCallback
+from hf_noise_al.observables import features, probabilities
+from hf_noise_al.observation import Observer
+from hf_noise_al.state import ActiveState
+
+SETTINGS: dict[str, Any] = {"num_rounds": 2, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 2}
+
+
+def start(folder: Path, fresh: bool = False, **settings: Any) -> ActiveTrainer:
+    return make_trainer(folder, fresh=fresh, **{**SETTINGS, **settings})
+
+
+def go_on(trainer: ActiveTrainer, folder: Path) -> None:
+    trainer.train(resume_from_checkpoint=(folder / "active_state.json").exists())
+
+
+def in_child(work: Callable[[], Any], result: Path | None = None) -> int:
+    """Start `work` in a child of this warmed-up process; return the child's process number."""
+    child = os.fork()
+    if child:
+        return child
+    try:  # never return into pytest
+        torch.set_num_threads(1)
+        gc.freeze()
+        found = work()
+        if result is not None:
+            torch.save(found, result.with_suffix(".part"))
+            result.with_suffix(".part").rename(result)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def wait_for(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run_to_the_end(folder: Path, **settings: Any) -> Callable[[], dict[str, Any]]:
+    def work() -> dict[str, Any]:
+        trainer = start(folder, **settings)
+        go_on(trainer, folder)
+        return outcome(trainer)
+
+    return work
+
+
+def load(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(path, weights_only=False)
+    return loaded
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["model", "model_init"])
+def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    started = time.monotonic()
+    assert wait_for(in_child(run_to_the_end(folder / "run", fresh=request.param), folder / "result")) == 0
+    seconds = time.monotonic() - started
+    first = run_to_the_end(folder / "first round", fresh=request.param, num_rounds=1)
+    assert wait_for(in_child(first)) == 0
+    return {
+        "fresh": request.param,
+        "seconds": seconds,
+        "queries": read_queries(folder / "run"),
+        "first round": folder / "first round",
+        **load(folder / "result"),
+    }
+
+
+def read_queries(folder: Path) -> list[str]:
+    return [(folder / "queries" / f"round-{number:02d}.jsonl").read_text() for number in range(2)]
+
+
+# ---- killed at one moment after the other ----------------------------------------------------------------------------
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: Any, name: str, when: Callable[..., bool]) -> None:
+    """Make the process die when ``owner.name`` is called and `when` says so."""
+    original = getattr(owner, name)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        if when(*args, **kwargs):
+            die()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, watched)
+
+
+class DieAt(TrainerCallback):
+    def __init__(self, trainer: ActiveTrainer, event: str, step: int) -> None:
+        self.trainer, self.event, self.step = trainer, event, step
+
+    def _check(self, event: str, state: Any) -> None:
+        if event == self.event and state.global_step == self.step and len(self.trainer.history) == 1:
+            die()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._check("on_step_end", state)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._check("on_save", state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._check("on_train_end", state)
+
+
+def second(trainer: ActiveTrainer) -> bool:
+    return len(trainer.history) == 1
+
+
+MOMENTS: dict[str, Callable[[ActiveTrainer], None]] = {
+    "before anything is on the disk": lambda t: before(ActiveState, "save", lambda state, *_: True),
+    "while the initial labels are told": lambda t: before(t, "_tell", lambda *_, **__: True),
+    "while training": lambda t: t.add_callback(DieAt(t, "on_step_end", 5)),
+    "after a checkpoint": lambda t: t.add_callback(DieAt(t, "on_save", 4)),
+    "while a checkpoint is written": lambda t: before(
+        t, "_save_rng_state", lambda *_: second(t) and t.state.global_step == 4
+    ),
+    "at the end of training": lambda t: t.add_callback(DieAt(t, "on_train_end", 8)),
+    "while the model is saved": lambda t: before(
+        t, "_save", lambda folder=None, *_, **__: second(t) and str(folder).endswith(".model.incomplete")
+    ),
+    "between model and evaluation": lambda t: before(t, "_evaluate_round", lambda: second(t)),
+    "between evaluation and state": lambda t: before(
+        ActiveState, "save", lambda state, *_: len(state.history) == 2 and state.pending is None
+    ),
+    "between state and log": lambda t: before(t, "_log_round", lambda record: record.round == 1),
+    "while observing": lambda t: before(
+        Observer, "__call__", lambda self, observable, description: second(t) and description == "perturbation 2/3"
+    ),
+    "between observing and state": lambda t: before(
+        ActiveState, "save", lambda state, *_: len(state.history) == 1 and state.pending is not None
+    ),
+    "between query and annotate": lambda t: before(t.annotator, "annotate", lambda rows: second(t)),
+    "between annotate and state": lambda t: before(
+        ActiveState, "save", lambda state, *_: len(state.history) == 1 and state.pool.num_labeled == 14
+    ),
+}
+
+
+WITH_MODEL_INIT = ("while training", "between model and evaluation", "while observing", "between query and annotate")
+
+
+@pytest.mark.parametrize(
+    ("uninterrupted", "moment"),
+    [*((False, moment) for moment in MOMENTS), *((True, moment) for moment in WITH_MODEL_INIT)],
+    indirect=["uninterrupted"],
+    ids=lambda value: {False: "model", True: "model_init"}.get(value, value),
+)
+def test_a_run_killed_at_a_moment_ends_as_an_uninterrupted_one(
+    tmp_path: Path, uninterrupted: dict[str, Any], moment: str
+) -> None:
+    folder, fresh = tmp_path / "run", uninterrupted["fresh"]
+    if moment not in list(MOMENTS)[:2]:
+        shutil.copytree(uninterrupted["first round"], folder)
+
+    def work() -> None:
+        trainer = start(folder, fresh)
+        MOMENTS[moment](trainer)
+        go_on(trainer, folder)
+
+    assert wait_for(in_child(work)) == -signal.SIGKILL, "the moment never came"
+    assert wait_for(in_child(run_to_the_end(folder, fresh=fresh), tmp_path / "result")) == 0
+    assert_same_outcome(load(tmp_path / "result"), uninterrupted)
+    assert read_queries(folder) == uninterrupted["queries"]
+
+
+def test_a_run_killed_at_ten_random_moments_ends_as_an_uninterrupted_one(
+    tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    generator = random.Random(7)
+    fresh, kills, runs, result = uninterrupted["fresh"], 0, 0, tmp_path / "result"
+    while kills < 10 or not result.exists():
+        folder = tmp_path / f"run-{runs}"
+        result.unlink(missing_ok=True)
+        child = in_child(run_to_the_end(folder, fresh=fresh), result)
+        if kills < 10:
+            time.sleep(generator.uniform(0.02, 0.4) * uninterrupted["seconds"])
+            os.kill(child, signal.SIGKILL)
+        code = wait_for(child)
+        kills += code == -signal.SIGKILL
+        assert code in (0, -signal.SIGKILL)
+        if result.exists():
+            assert_same_outcome(load(result), uninterrupted)
+            runs += 1
+    assert kills == 10
+
+
+@pytest.mark.parametrize("fresh", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_warm_start_and_best_model_survive_a_kill(tmp_path: Path, fresh: bool) -> None:
+    settings: dict[str, Any] = {
+        "fresh": fresh,
+        "warm_start": True,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "save_total_limit": 1,
+        "learning_rate": 0.1,
+    }
+    assert wait_for(in_child(run_to_the_end(tmp_path / "whole", **settings), tmp_path / "expected")) == 0
+    expected = load(tmp_path / "expected")
+    for moment in ("while training", "at the end of training"):
+        folder = tmp_path / moment
+
+        def work(folder: Path = folder, moment: str = moment) -> None:
+            trainer = start(folder, **settings)
+            MOMENTS[moment](trainer)
+            trainer.train()
+
+        assert wait_for(in_child(work)) == -signal.SIGKILL
+        assert wait_for(in_child(run_to_the_end(folder, **settings), folder / "result")) == 0
+        assert_same_outcome(load(folder / "result"), expected)
+
+
+def test_a_half_removed_checkpoint_is_passed_over(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+    folder, fresh = shutil.copytree(uninterrupted["first round"], tmp_path / "run"), uninterrupted["fresh"]
+
+    def work() -> None:
+        trainer = start(folder, fresh)
+        trainer.add_callback(DieAt(trainer, "on_save", 6))
+        go_on(trainer, folder)
+
+    assert wait_for(in_child(work)) == -signal.SIGKILL
+    checkpoints = folder / "_rounds" / "01"
+    (checkpoints / "checkpoint-6" / "optimizer.pt").unlink()
+    (checkpoints / "checkpoint-4" / "rng_state.pth").write_bytes(b"PK half a file")
+    next((checkpoints / "checkpoint-2").glob("*.safetensors")).unlink()
+    assert wait_for(in_child(run_to_the_end(folder, fresh=fresh), tmp_path / "result")) == 0
+    assert_same_outcome(load(tmp_path / "result"), uninterrupted)
+
+
+# ---- one after the other in one process ------------------------------------------------------------------------------
+
+
+def test_a_finished_run_may_be_resumed_for_more_rounds(tmp_path: Path) -> None:
+    whole = start(tmp_path / "whole")
+    whole.train()
+    start(tmp_path / "parts", num_rounds=1).train()
+    resumed = start(tmp_path / "parts")
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_outcome(outcome(resumed), outcome(whole))
+    again = start(tmp_path / "parts")
+    output = again.train(resume_from_checkpoint=str(tmp_path / "parts"))
+    assert_same_outcome(outcome(again), outcome(whole))
+    assert output.global_step == 8, "the output of the last round that was trained"
+
+
+def test_goes_on_in_the_same_process_after_an_interrupt(tmp_path: Path) -> None:
+    class Interrupt(TrainerCallback):
+        armed = True
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if self.armed and state.global_step == 5:
+                self.armed = False
+                raise KeyboardInterrupt
+
+    whole = start(tmp_path / "whole", warm_start=True)
+    whole.train()
+    trainer = start(tmp_path / "parts", warm_start=True, trainer={"callbacks": [Interrupt()]})
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert trainer.model_init is None
+    trainer.train(resume_from_checkpoint=True)
+    assert_same_outcome(outcome(trainer), outcome(whole))
+
+
+def test_labels_told_after_a_kill_are_learned(tmp_path: Path) -> None:
+    """What a killed training left belongs to fewer labels: it must not pass for the training on all of them."""
+    unlabeled = make_pool().remove_columns(["label"])
+    killed = start(tmp_path, pool=unlabeled)
+    killed.annotate([0, 1, 2, 3], [0, 1, 0, 1])
+
+    class Interrupt(ActiveTrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    killed.add_callback(Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        killed.fine_tune()
+    trainer = start(tmp_path, pool=unlabeled)
+    trainer.resume()
+    trainer.annotate([10, 11, 12, 13], [0, 1, 0, 1])
+    assert trainer.fine_tune().global_step == 4, "two epochs of two batches"
+    reference = start(tmp_path / "reference", pool=unlabeled)
+    reference.annotate([0, 1, 2, 3], [0, 1, 0, 1])
+    reference.annotate([10, 11, 12, 13], [0, 1, 0, 1])
+    reference.fine_tune()
+    assert_same_outcome(outcome(trainer), outcome(reference))
+
+
+def test_ask_today_and_tell_tomorrow(tmp_path: Path) -> None:
+    unlabeled = make_pool().remove_columns(["label"])
+    asked = start(tmp_path, pool=unlabeled).query(5)
+    trainer = start(tmp_path, pool=unlabeled)
+    trainer.resume()
+    again = trainer.query(5)
+    assert torch.equal(again.indices, asked.indices)
+    assert torch.equal(again.scores, asked.scores)
+    trainer.annotate(asked.indices[:2], [0, 1])
+    trainer = start(tmp_path, pool=unlabeled)
+    trainer.resume(str(tmp_path))
+    assert trainer.pool.num_labeled == 2
+    trainer.annotate(asked.indices[2:], [0, 1, 0])
+    trainer.fine_tune()
+    assert [a.score for a in trainer.pool.annotations] == asked.scores.tolist()
+
+
+def test_an_earlier_run_in_the_folder_is_kept_when_another_starts(tmp_path: Path) -> None:
+    unlabeled = make_pool().remove_columns(["label"])
+    for label in (0, 1, 0):
+        start(tmp_path, pool=unlabeled).annotate([3], [label])
+    for number, label in ((1, 0), (2, 1)):
+        kept = json.loads((tmp_path / f"active_state.previous-{number}.json").read_text())
+        assert kept["annotations"][0]["label"] == label
+        (line,) = (tmp_path / f"queries.previous-{number}" / "round-00.jsonl").read_text().splitlines()
+        assert json.loads(line)["label"] == label
+    assert json.loads((tmp_path / "active_state.json").read_text())["annotations"][0]["label"] == 0
+
+
+def test_labels_of_an_interrupted_first_round_are_kept_when_training_starts_afresh(tmp_path: Path) -> None:
+    pool = make_pool()
+
+    class Interrupt(TrainerCallback):
+        armed = True
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if self.armed:
+                self.armed = False
+                raise KeyboardInterrupt
+
+    trainer = start(
+        tmp_path,
+        pool=pool.remove_columns(["label"]),
+        trainer={"annotator": Oracle(pool["label"][:]), "callbacks": [Interrupt()]},
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.train()
+    assert len(json.loads((tmp_path / "active_state.previous-1.json").read_text())["annotations"]) == 8
+
+
+def test_the_state_file_is_plain_and_versioned(tmp_path: Path) -> None:
+    trainer = start(tmp_path)
+    trainer.train()
+    state = json.loads((tmp_path / "active_state.json").read_text())
+    assert (state["version"], state["phase"], state["round"], state["size"]) == (1, "query", 2, 60)
+    assert state["fingerprint"]["data.rows"] == 60
+    assert state["fingerprint"]["seed"] == 42
+    assert [record["num_labeled"] for record in state["history"]] == [8, 14]
+    assert len(state["annotations"]) == 14
+    assert not list(tmp_path.glob(".active*")), "no temporary file is left"
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    make_trainer(folder, num_rounds=1).train()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "difference"),
+    [
+        ({"seed": 1}, "seed was 42, is 1"),
+        ({"learning_rate": 0.5}, "learning_rate was 0.01, is 0.5"),
+        ({"query_size": 5}, "query_size was 6, is 5"),
+        ({"warm_start": True}, "warm_start was False, is True"),
+        ({"pool": make_pool(59)}, "data.rows was 60, is 59"),
+        ({"pool": make_pool(seed=5)}, "data.inputs was '.*', is '.*'; data.labels was '.*', is '.*'"),
+        ({"acquisition_kwargs": {"num_perturbations": 4}}, "num_perturbations=3.*, is .*num_perturbations=4"),
+        ({"acquisition": "random", "acquisition_kwargs": None}, r"is 'RandomSampling\(\)'"),
+        ({"trainer": {"observable": features}}, "observable was None, is 'features'"),
+        ({"trainer": {"model": make_model(type_vocab_size=3)}}, "model.parameters was"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_run_is_refused_with_what_differs(finished: Path, settings: dict[str, Any], difference: str) -> None:
+    with pytest.raises(ValueError, match=f"belongs to another run: .*{difference}"):
+        make_trainer(finished, num_rounds=1, **settings).train(resume_from_checkpoint=True)
+
+
+def test_settings_that_do_not_matter_may_change(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    make_trainer(folder, num_rounds=1, logging_steps=3, save_steps=7, run_name="other").train(
+        resume_from_checkpoint=True
+    )
+
+
+def test_functions_among_the_settings_are_the_same_in_another_process(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"acquisition": "core_set", "acquisition_kwargs": None, "num_rounds": 1}
+    make_trainer(tmp_path, trainer={"observable": probabilities}, **settings).train()
+    state = json.loads((tmp_path / "active_state.json").read_text())["fingerprint"]
+    assert state["acquisition"] == "CoreSet(observable=features)"
+    assert state["observable"] == "probabilities"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "is damaged"),
+        (lambda text: "", "is damaged"),
+        (lambda text: "[]", "is damaged"),
+        (lambda text: text.replace('"row":', '"line":'), "is damaged"),
+        (lambda text: text.replace('"version": 1', '"version": 99'), "format version 99, this release reads 1"),
+    ],
+    ids=["half", "empty", "list", "key", "version"],
+)
+def test_a_damaged_state_is_refused(finished: Path, tmp_path: Path, damage: Callable[[str], str], message: str) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    path = folder / "active_state.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match=f"Cannot resume: .*{message}"):
+        make_trainer(folder, num_rounds=1).train(resume_from_checkpoint=True)
+
+
+def test_missing_weights_are_refused(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    shutil.rmtree(folder / "_rounds" / "00" / "model")
+    with pytest.raises(ValueError, match="the weights in .*00/model are gone. Restore the folder"):
+        make_trainer(folder, num_rounds=1).train(resume_from_checkpoint=True)
+
+
+def test_a_missing_state_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no .*active_state.json. Start without `resume_from_checkpoint`"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=True)
+
+
+def test_another_folder_is_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="set `output_dir` to it"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=str(finished))
+
+
+def test_refusing_leaves_the_trainer_and_the_folder_as_they_were(finished: Path) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    trainer = make_trainer(finished, num_rounds=1, seed=1)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        trainer.train(resume_from_checkpoint=True)
+    assert trainer.pool.num_labeled == 0
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before

@@ -1,0 +1,91 @@
+"""What a run is made of: default metrics, folders in use, finished runs, the flags of repeats."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from hf_noise_al.arguments import parse
+from hf_noise_al.learning_curve import LearningCurve
+from hf_noise_al.recipe import InvalidArgument
+from hf_noise_al.run import Job, is_finished, prepare, refuse_folder_in_use, train
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_bert_folder: Path, make_texts: Callable[..., Dataset]) -> Callable[..., Job]:
+    """Return a function that prepares a run of one round on texts with the columns and the splits of MNLI."""
+    rows = make_texts(12, num_labels=3).rename_column("text", "premise")
+    rows = rows.add_column("hypothesis", rows["premise"][:])
+    splits = ("train", "validation_matched", "validation_mismatched")
+    DatasetDict(dict.fromkeys(splits, rows)).save_to_disk(tmp_path / "mnli")
+    own = f"--dataset_name={tmp_path}/mnli --model_name_or_path={tiny_bert_folder} --output_dir={tmp_path}/out"
+    fast = "--num_rounds 1 --initial_size 4 --max_steps 1 --use_cpu true --save_strategy no --disable_tqdm true"
+
+    def make(*flags: str) -> Job:
+        return prepare(*parse(None, [*own.split(), *fast.split(), "--eval_split", *splits[1:], *flags]))
+
+    return make
+
+
+def test_mnli_is_measured_on_both_sets_by_its_own_metric(job: Callable[..., Job]) -> None:
+    made = job("--dataset_config_name", "mnli")
+    assert made.curve.metric == "eval_matched_accuracy"
+    train(made)
+    metrics = LearningCurve.load(made.folder).points[0]["metrics"]
+    assert set(metrics) == {
+        "eval_matched_accuracy",
+        "eval_matched_loss",
+        "eval_mismatched_accuracy",
+        "eval_mismatched_loss",
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "metric", "rises"),
+    [
+        ([], "eval_matched_accuracy", True),
+        (["--metric", "f1", "accuracy"], "eval_matched_f1", True),
+        (["--metric_for_curve", "mismatched_loss"], "eval_mismatched_loss", False),
+        (["--metric_for_curve", "loss", "--metric_greater_is_better", "true"], "eval_matched_loss", True),
+    ],
+)
+def test_the_curve_shows_what_was_asked_for(
+    job: Callable[..., Job], flags: list[str], metric: str, rises: bool
+) -> None:
+    curve = job(*flags).curve
+    assert (curve.metric, curve.greater_is_better) == (metric, rises)
+
+
+def test_a_finished_run_is_known_by_its_points_and_its_card(job: Callable[..., Job]) -> None:
+    made = job()
+    assert not is_finished(made.arguments)
+    train(made)
+    assert is_finished(made.arguments)
+    longer = parse(
+        None, ["--dataset_name=x", "--model_name_or_path=x", f"--output_dir={made.folder}", "--num_rounds=2"]
+    )
+    assert not is_finished(longer[2])
+    (made.folder / "README.md").unlink()
+    assert not is_finished(made.arguments)
+
+
+def test_a_folder_in_use_is_refused_unless_resumed_or_replaced(tmp_path: Path) -> None:
+    (tmp_path / "active_state.json").write_text("{}")
+
+    def arguments(*flags: str) -> None:
+        made = parse(None, ["--dataset_name=x", "--model_name_or_path=x", f"--output_dir={tmp_path}", *flags])
+        refuse_folder_in_use([made[2]])
+
+    with pytest.raises(InvalidArgument, match="already holds a run. Continue it with `--resume_from_checkpoint true`"):
+        arguments()
+    arguments("--resume_from_checkpoint", "true")
+    arguments("--start_afresh", "true")
+    arguments("--output_dir", str(tmp_path / "other"))
+
+
+def test_labels_are_held_out_whatever_their_column_was_called(job: Callable[..., Job]) -> None:
+    made = job("--label_column", "label")
+    assert made.arguments.label_column == "labels"
+    assert made.trainer.pool.num_labeled == 0
+    assert made.curve.points == ()
