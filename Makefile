@@ -26,7 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 # One thread: the model is so small that more would mostly wait for each other.
 demo: $(STAMP)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 $(BIN)/hf-noise-al run recipes/quickstart.yaml --output_dir $(DEMO) --start_afresh true
+	rm -rf $(DEMO)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 $(BIN)/hf-noise-al run recipes/quickstart.yaml --output_dir $(DEMO)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -63,7 +63,7 @@ class PoolDataset:
             kept = Features({self.split_column: self.label_feature})
             # Numbers on a scale and multi-label lists are floats whatever the column held: their losses need that.
             if not _is_float(column.features) or _is_float(kept):
-                column = column.cast(kept)
+                column = Dataset.from_dict({self.split_column: labels}, features=kept)
         view = self.inputs.select(np.array(rows, dtype=np.int64))
         table = view.with_format("arrow")[:].append_column(self.split_column, column.data.column(0))
         features = Features({**view.features, **column.features})

@@ -9,7 +9,16 @@ from typing import Any
 
 import torch
 import transformers
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset, load_from_disk
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    disable_progress_bars,
+    load_dataset,
+    load_from_disk,
+)
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -42,6 +51,12 @@ def load_data(arguments: DataArguments) -> tuple[Dataset, dict[str, Dataset]]:
         if not len(rows):
             raise ValueError(f"{what} of {name} is empty. Name another split, or look at the file.")
     return pool, evaluation
+
+
+def hide_progress_bars() -> None:
+    """Hide the bars of datasets and transformers, which do not ask `TrainingArguments.disable_tqdm`."""
+    disable_progress_bars()
+    logging.disable_progress_bar()
 
 
 def load_digits_images() -> DatasetDict:

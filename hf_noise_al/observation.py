@@ -61,15 +61,12 @@ class Observer:
         self.collate, self.prepare, self.accelerator = collate, prepare, accelerator
         self.num_workers = num_workers
         self.disable_tqdm = disable_tqdm or not accelerator.is_local_main_process
-        order = sorted(range(len(rows)), key=(lengths := _lengths(dataset)).__getitem__, reverse=True)
+        order = sorted(range(len(rows)), key=_lengths(dataset).__getitem__, reverse=True)
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         self.batches = batches[accelerator.process_index :: accelerator.num_processes]
         self.kept: list[Batch] = []
         self.kept_bytes = 0
-        logger.info(
-            f"Observing {len(rows)} rows in {len(batches)} batches of up to {batch_size}, "
-            f"lengths {min(lengths)} to {max(lengths)}"
-        )
+        self.summary = f"{len(rows)} rows in {len(batches)} batches of up to {batch_size}"
 
     def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
         """Return one row per row of the data set, in its order, the same on every process: (N, D), on the CPU.
@@ -93,6 +90,8 @@ class Observer:
 
     def _inputs(self) -> Iterator[Batch]:
         yield from self.kept
+        if not self.kept:
+            logger.info(f"Observing {self.summary}.")
         rest = self.batches[len(self.kept) :]
         if not rest:
             return

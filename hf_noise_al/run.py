@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerControl, TrainerState
+from transformers import PrinterCallback, TrainerControl, TrainerState
 from transformers.utils import logging
 
 from .arguments import DataArguments, ModelArguments, RunArguments, parse
 from .callbacks import ActiveTrainerCallback
 from .learning_curve import FILE_NAME, LearningCurve, compare, format_rounds, format_table, to_json
-from .loading import load_data, load_image_processor, load_tokenizer, model_factory
+from .loading import hide_progress_bars, load_data, load_image_processor, load_tokenizer, model_factory
 from .plotting import plot_curves
 from .recipe import InvalidArgument, did_you_mean
 from .state import STATE_FILE, write_atomically
@@ -46,7 +46,7 @@ class Job:
 
 
 class CurveWriter(ActiveTrainerCallback):
-    """Write ``learning_curve.json`` anew after every round."""
+    """Write ``learning_curve.json`` anew after every round, and a line to the log."""
 
     def __init__(self, curve: LearningCurve, path: Path) -> None:
         self.curve = curve
@@ -58,6 +58,12 @@ class CurveWriter(ActiveTrainerCallback):
         """Write the points of all rounds so far."""
         if state.is_world_process_zero:
             replace(self.curve, points=tuple(map(asdict, kwargs["history"]))).save(self.path)
+            record = kwargs["record"]
+            logger.info(
+                f"round {record.round}: {record.num_labeled} labels, "
+                f"{self.curve.metric} {record.metrics.get(self.curve.metric, float('nan')):.4f} "
+                f"({record.train_seconds:.1f} s training, {record.acquisition_seconds:.1f} s acquisition)"
+            )
 
 
 def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, trained_model: bool = False) -> Job:
@@ -67,6 +73,8 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
     """
     with _refusals():
         task = _task(data.task)
+        if training.disable_tqdm:
+            hide_progress_bars()
         folder = Path(str(training.output_dir))
         with training.main_process_first(desc="loading and preparing the data"):
             if training.start_afresh and training.should_save:
@@ -99,6 +107,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             observable=task.observable,
             callbacks=[CurveWriter(curve, folder / FILE_NAME)],
         )
+        trainer.remove_callback(PrinterCallback)  # without progress bars it prints every log entry as a dict
     return Job(trainer, curve, training)
 
 

@@ -107,7 +107,7 @@ class ActiveState:
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` to a temporary file beside `path`, flush it to the disk, and put it in the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.incomplete")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)

@@ -162,7 +162,8 @@ def _log_as_transformers_does(args: ActiveTrainingArguments) -> None:
     """Send what this package logs where transformers sends its own, at the level of ``args.log_level``."""
     ours = logging.getLogger("hf_noise_al")
     theirs = get_logger("transformers")
-    ours.setLevel(args.get_process_log_level())  # type: ignore[no-untyped-call]
+    if args.log_level != "passive" or not args.should_log or ours.level == logging.NOTSET:
+        ours.setLevel(args.get_process_log_level())  # type: ignore[no-untyped-call]
     for handler in theirs.handlers:
         if not ours.handlers and not logging.getLogger().handlers:
             ours.addHandler(handler)

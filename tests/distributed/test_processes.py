@@ -13,8 +13,14 @@ from typing import Any
 import processes_script
 import pytest
 import torch
+import transformers
 
 pytestmark = pytest.mark.slow  # it starts interpreters
+
+RESUMES = int(transformers.__version__.split(".")[0]) >= 5
+only_if_upstream_resumes = pytest.mark.skipif(
+    not RESUMES, reason="transformers 4 cannot load an optimizer on several processes without an accelerator"
+)
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE / "processes_script.py"
@@ -84,7 +90,7 @@ def two_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(two_folder: Path) -> list[dict[str, Any]]:
-    return launch("accelerate", 2, two_folder, "gradients", "queries", "look", "resume")
+    return launch("accelerate", 2, two_folder, "gradients", "queries", "look", *(["resume"] if RESUMES else []))
 
 
 def test_two_processes_ask_for_the_same_rows_in_the_same_order(
@@ -118,12 +124,14 @@ def test_looking_before_the_first_training_leaves_the_processes_together(
     assert first == second
 
 
+@only_if_upstream_resumes
 def test_a_run_stopped_on_two_processes_resumes_exactly(two: list[dict[str, Any]]) -> None:
     for found in two:
         assert found["resume"]["resumed"] == found["resume"]["whole"]
     assert two[0]["resume"] == two[1]["resume"]
 
 
+@only_if_upstream_resumes
 def test_one_process_writes(two: list[dict[str, Any]], two_folder: Path) -> None:
     run = two_folder / "whole"
     assert {path.name for path in run.iterdir()} == {"_rounds", "active_state.json", "queries"}
@@ -140,6 +148,7 @@ def test_four_processes_ask_for_the_same_rows_in_the_same_order(tmp_path: Path, 
         assert found["queries"] == alone["queries"]
 
 
+@only_if_upstream_resumes
 def test_a_run_killed_on_two_processes_resumes_exactly(tmp_path: Path, two: list[dict[str, Any]]) -> None:
     launch("torchrun", 2, tmp_path, "killed", check=False)
     assert json.loads((tmp_path / "killed" / "active_state.json").read_text())["round"] == 1
