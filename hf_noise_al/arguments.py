@@ -121,6 +121,13 @@ class RunArguments(ActiveTrainingArguments):
     baselines: list[str] | None = field(
         default=None, metadata={"help": "Acquisitions to run beside `acquisition`, for comparison."}
     )
+    label_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where people's answers are: a JSON lines file, or the folder `queries` of the run with the labels "
+            "filled in. Without it the labels of the data are held out and revealed when queried."
+        },
+    )
     start_afresh: bool = field(
         default=False, metadata={"help": "Start from round 0 although output_dir already holds a run."}
     )
@@ -137,6 +144,20 @@ class RunArguments(ActiveTrainingArguments):
         super().__post_init__()
         if self.resumes and self.start_afresh:
             raise InvalidArgument("`resume_from_checkpoint` and `start_afresh` exclude each other. Choose one.")
+        if self.resumes and str(self.resume_from_checkpoint).lower() not in ("true", "yes", "1"):
+            self._check_resumed_folder()
+
+    def _check_resumed_folder(self) -> None:
+        """Refuse a folder beside ``output_dir``: a run goes on where it is."""
+        asked = Path(str(self.resume_from_checkpoint)).expanduser().resolve()
+        folder = Path(str(self.output_dir)).expanduser().resolve()
+        is_repeat = bool(self.seeds or self.baselines) and folder.name == f"{self.acquisition}-seed-{self.seed}"
+        if asked != folder and not (is_repeat and asked == folder.parent):
+            raise InvalidArgument(
+                f"Cannot resume from {self.resume_from_checkpoint}: a run goes on in its own folder, and `output_dir` "
+                f"is {self.output_dir}. Set `output_dir` to {self.resume_from_checkpoint} and "
+                "`resume_from_checkpoint` to true."
+            )
 
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, RunArguments)

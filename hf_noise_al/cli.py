@@ -82,7 +82,7 @@ def _query(words: list[str]) -> None:
 
 def _compare(words: list[str]) -> None:
     from .learning_curve import compare, format_table, to_json
-    from .plotting import plot_curves
+    from .plotting import FORMATS, plot_curves
 
     parser = argparse.ArgumentParser("hf-noise-al compare", description="Learning curves side by side, over seeds.")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="output_dir of a run, or of repeated runs")
@@ -90,10 +90,15 @@ def _compare(words: list[str]) -> None:
     parser.add_argument("--baseline", default="random", help="acquisition to compare with (default: random)")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     options = parser.parse_args(words)
+    if options.plot is not None and options.plot.suffix.lower() not in FORMATS:
+        raise InvalidArgument(f"Cannot draw {options.plot}: name a file that ends in one of {', '.join(FORMATS)}.")
     comparisons = compare(_curves(options.runs), options.baseline)
     print(to_json(comparisons) if options.json else format_table(comparisons), end="" if options.json else "\n")
     if options.plot is not None:
-        plot_curves(comparisons, options.plot)
+        try:
+            plot_curves(comparisons, options.plot)
+        except OSError as error:
+            raise InvalidArgument(f"Cannot write {options.plot}: {error}. Pass another `--plot`.") from error
 
 
 def _recipes(words: list[str]) -> None:

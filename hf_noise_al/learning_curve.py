@@ -91,6 +91,9 @@ def _checked_fields(document: object) -> dict[str, Any]:
         sound = isinstance(point, dict) and isinstance(point.get("num_labeled"), int)
         if not sound or not isinstance(point.get("metrics"), dict):
             raise ValueError(f"a point needs `num_labeled` and `metrics`, found {point!r}.")
+        name, value = document["metric"], point["metrics"].get(document["metric"])
+        if value is not None and type(value) not in (int, float):
+            raise ValueError(f"`{name}` of round {point.get('round')} should be a number or null, found {value!r}.")
     return {**{name: document[name] for name in FIELD_TYPES}, "points": tuple(document["points"])}
 
 

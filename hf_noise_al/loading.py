@@ -19,6 +19,7 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
+from datasets.exceptions import DatasetGenerationError, DatasetsError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -27,18 +28,30 @@ from .recipe import did_you_mean
 
 logger = logging.get_logger(__name__)
 
+FILE_ROW = "file_row"
+"""Column that says which row of the file a row of the pool is, where rows were set aside."""
 _BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
-def load_data(arguments: DataArguments) -> tuple[Dataset, dict[str, Dataset]]:
-    """Return the pool and the evaluation sets by name (``""`` for a single one), as they are stored."""
+def load_pool(arguments: DataArguments) -> Dataset:
+    """Return the pool alone, every row of it, as it is stored."""
+    pool = _split(_splits(arguments), arguments.train_split, arguments.dataset_name or "", "train_split")
+    if not len(pool):
+        raise ValueError(f"The split `{arguments.train_split}` of {arguments.dataset_name} is empty. Name another.")
+    return _first_rows(pool, arguments.max_train_samples)
+
+
+def load_data(arguments: DataArguments, label_column: str | None = None) -> tuple[Dataset, dict[str, Dataset]]:
+    """Return the pool and the evaluation sets by name (``""`` for a single one), as they are stored.
+
+    Where there is no other split, `validation_fraction` of the rows that have a label is set aside to measure with;
+    the rest keeps its order and says in the column ``file_row`` which rows of the file it is.
+    """
     name = arguments.dataset_name or ""
-    splits, local = _load_splits(name, arguments)
-    if local and arguments.dataset_config_name:
-        logger.info(f"{name} is local: `dataset_config_name: {arguments.dataset_config_name}` does not select data.")
+    splits = _splits(arguments)
     pool = _split(splits, arguments.train_split, name, "train_split")
     if set(splits) == {arguments.train_split}:
-        pool, evaluation = _set_aside(pool, arguments)
+        pool, evaluation = _set_aside(pool, arguments, label_column)
     else:
         wanted = arguments.eval_split
         evaluation = {
@@ -254,12 +267,23 @@ def _load_splits(name: str, arguments: DataArguments) -> tuple[Mapping[str, Data
             loaded = load_dataset(_builder(path), data_files={arguments.train_split: str(path)})
         else:
             loaded = load_dataset(name, arguments.dataset_config_name, revision=arguments.dataset_revision)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, StopIteration, DatasetsError) as error:
         what = "" if path.exists() else " Is the Hub reachable, and the id right? A local folder or file works too."
-        raise ValueError(f"Cannot load the data set {name}: {_first_line(error)}{what}") from error
+        raise ValueError(f"Cannot load the data set {name}: {_load_failure(error, path)}{what}") from error
     if isinstance(loaded, Dataset):
         return {arguments.train_split: loaded}, path.exists()
     return loaded, path.exists()
+
+
+def _load_failure(error: BaseException, path: Path) -> str:
+    """Return why `path`, or a data set of the Hub, could not be loaded."""
+    if path.is_file() and path.stat().st_size == 0:
+        return "the file is empty. Name another, or look at the file."
+    if path.exists() and (isinstance(error, StopIteration) or "corresponds to no data" in str(error)):
+        return "it has no rows. Name another, or look at the file."
+    if isinstance(error, DatasetGenerationError):  # says no more than that something went wrong
+        return _first_line(error.__cause__ or error)
+    return _first_line(error)
 
 
 def _builder(path: Path) -> str:
@@ -277,15 +301,48 @@ def _split(splits: Mapping[str, Dataset], split: str, name: str, argument: str) 
     return splits[split]
 
 
-def _set_aside(pool: Dataset, arguments: DataArguments) -> tuple[Dataset, dict[str, Dataset]]:
+def _splits(arguments: DataArguments) -> Mapping[str, Dataset]:
+    name = arguments.dataset_name or ""
+    splits, local = _load_splits(name, arguments)
+    if local and arguments.dataset_config_name:
+        logger.info(f"{name} is local: `dataset_config_name: {arguments.dataset_config_name}` does not select data.")
+    return splits
+
+
+def _set_aside(pool: Dataset, arguments: DataArguments, label_column: str | None) -> tuple[Dataset, dict[str, Dataset]]:
     if len(pool) < 2:
         raise ValueError(f"{arguments.dataset_name} has {len(pool)} rows: too few for a pool and rows to measure with.")
-    parts = pool.train_test_split(test_size=arguments.validation_fraction, seed=arguments.split_seed)
+    if arguments.eval_split not in ([], ["validation"]):
+        raise ValueError(
+            f"{arguments.dataset_name} has no split {', '.join(arguments.eval_split)}: `{arguments.train_split}` is "
+            "all there is. Leave `eval_split` out to set rows aside, or pass a folder with a file for each split."
+        )
+    labeled = _labeled_rows(pool, label_column)
+    if not labeled:
+        raise ValueError(
+            f"{arguments.dataset_name} has no other split and no row with a label: nothing to measure rounds with. "
+            "Label some rows, or pass a folder with a file for each split."
+        )
+    count = min(max(1, round(arguments.validation_fraction * len(labeled))), len(pool) - 1)
+    import numpy
+
+    order = numpy.random.RandomState(arguments.split_seed).permutation(len(labeled))
+    chosen = {labeled[position] for position in order[:count]}
     logger.info(
-        f"{arguments.dataset_name} has no split beside `{arguments.train_split}`: {len(parts['test'])} of its "
-        f"{len(pool)} rows are set aside to measure with (`validation_fraction`, `split_seed`)."
+        f"{arguments.dataset_name} has no split beside `{arguments.train_split}`: {count} of its {len(labeled)} "
+        "labeled rows are set aside to measure with (`validation_fraction`, `split_seed`)."
     )
-    return parts["train"], {"": parts["test"]}
+    rest = [row for row in range(len(pool)) if row not in chosen]
+    named = pool if FILE_ROW in pool.column_names else pool.add_column(FILE_ROW, list(range(len(pool))))
+    return named.select(rest), {"": pool.select(sorted(chosen))}
+
+
+def _labeled_rows(pool: Dataset, label_column: str | None) -> list[int]:
+    column = label_column or next((name for name in ("labels", "label") if name in pool.column_names), None)
+    if column is None or column not in pool.column_names:
+        return list(range(len(pool)))  # which column it is is asked, and refused, later
+    missing = (None, -100, -1, "")
+    return [row for row, label in enumerate(pool[column]) if label not in missing and label == label]
 
 
 def _short_names(splits: list[str]) -> list[str]:

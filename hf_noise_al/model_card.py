@@ -36,6 +36,7 @@ def write_model_card(path: Path, trainer: ActiveTrainer, **card: Any) -> None:
     config = getattr(trainer.model, "config", None)
     base_model = card.get("finetuned_from") or getattr(config, "_name_or_path", None) or None
     tags = card.get("tags") or []
+    unused = "num_train_epochs" if trainer.args.max_steps > 0 else "max_steps"
     data = ModelCardData(
         language=card.get("language"),
         license=card.get("license"),
@@ -52,7 +53,7 @@ def write_model_card(path: Path, trainer: ActiveTrainer, **card: Any) -> None:
         acquisition=describe(trainer.acquisition),
         pool_size=trainer.pool.size,
         history=trainer.history,
-        settings={name: getattr(trainer.args, name) for name in SETTINGS},
+        settings={name: getattr(trainer.args, name) for name in SETTINGS if name != unused},
         versions={"Python": platform.python_version()}
         | {name: _version(name) for name in ("hf_noise_al", "transformers", "torch", "datasets", "accelerate")},
         data=data,
@@ -104,12 +105,22 @@ def rounds_table(history: Sequence[RoundRecord]) -> str:
 
 def _command(argv: Sequence[str]) -> list[str]:
     """Return the command line without secrets."""
-    command, hide = ["python"], False
-    for word in argv:
+    command, hide = _program(argv[0] if argv else ""), False
+    for word in argv[1:]:
         secret = word.startswith("--") and "token" in word
         command.append("..." if hide else word.split("=")[0] + "=..." if secret and "=" in word else word)
         hide = secret and "=" not in word
     return command
+
+
+def _program(script: str) -> list[str]:
+    """Return what starts `script`: the command of this library, its module, or Python with the file."""
+    path = Path(script)
+    if path.name.removesuffix(".exe") == "hf-noise-al":
+        return ["hf-noise-al"]
+    if path.name == "__main__.py" and path.parent.name == "hf_noise_al":
+        return ["python", "-m", "hf_noise_al"]
+    return ["python", script]
 
 
 def _version(name: str) -> str:

@@ -14,6 +14,15 @@ Observable: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 _HEAD_TYPES = ("Linear", "Conv1D", "Conv2d", "Conv1d", "Bilinear", "Embedding")
 
 
+def check_observable(observable: object) -> None:
+    """Raise ValueError unless `observable` can be called."""
+    if not callable(observable):
+        raise ValueError(
+            f"`observable` must be a function of the model and its inputs, got {observable!r}. "
+            "Pass one, such as `hf_noise_al.observables.features`, or leave the setting out."
+        )
+
+
 def probabilities(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Return class probabilities: softmax, or sigmoid where the model's ``problem_type`` is multi-label: (B, C).
 

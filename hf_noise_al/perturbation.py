@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -124,8 +125,9 @@ def full_precision(model: nn.Module) -> Iterator[None]:
 
 def check_noise_scale(noise_scale: float) -> None:
     """Raise ValueError unless `noise_scale` is a positive finite number."""
-    if not 0 < noise_scale < float("inf"):
-        raise ValueError(f"`noise_scale` must be a positive finite number, got {noise_scale}. The paper uses 1e-3.")
+    number = isinstance(noise_scale, Real) and not isinstance(noise_scale, bool)
+    if not number or not 0 < noise_scale < float("inf"):
+        raise ValueError(f"`noise_scale` must be a positive finite number, got {noise_scale!r}. The paper uses 1e-3.")
 
 
 def _matching(model: nn.Module, parameter_filter: str) -> Iterator[tuple[str, nn.Parameter]]:

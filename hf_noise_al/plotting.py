@@ -20,6 +20,7 @@ BASELINE_COLOR = "#595959"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
 MOST_TICKS = 12
+FORMATS = (".png", ".svg", ".pdf")
 
 
 def plot_curves(comparisons: Sequence[Comparison], path: str | Path) -> None:

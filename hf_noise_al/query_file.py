@@ -24,7 +24,7 @@ def write_query_file(
 
     Args:
         path: The file, replaced atomically.
-        dataset: The user's data set without labels; its string columns and image paths are shown.
+        dataset: The user's data set without labels; its string columns, image paths and ``file_row`` are shown.
         rows: Rows of it.
         scores: One per row.
         labels: One per row.
@@ -54,9 +54,10 @@ def _typed_labels(path: Path) -> dict[int, Label] | None:
         return None
 
 
-def _shown(dataset: Dataset, rows: Sequence[int]) -> list[dict[str, str | None]]:
+def _shown(dataset: Dataset, rows: Sequence[int]) -> list[dict[str, str | int | None]]:
     kinds = [(name, kind) for name, kind in dataset.features.items() if name not in ("row", "score", "label")]
     texts = [name for name, kind in kinds if isinstance(kind, Value) and kind.dtype in ("string", "large_string")]
+    texts += [name for name, _ in kinds if name == "file_row"]
     images = [name for name, kind in kinds if isinstance(kind, Image)]
     if not texts and not images:
         return [{} for _ in rows]

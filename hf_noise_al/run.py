@@ -11,13 +11,22 @@ from typing import Any
 from transformers import PrinterCallback, TrainerControl, TrainerState
 from transformers.utils import logging
 
+from .annotators import LabelFile
 from .arguments import DataArguments, ModelArguments, RunArguments, parse
 from .callbacks import ActiveTrainerCallback
 from .learning_curve import FILE_NAME, LearningCurve, compare, format_rounds, format_table, to_json
-from .loading import hide_progress_bars, load_data, load_image_processor, load_tokenizer, model_factory
+from .loading import (
+    hide_progress_bars,
+    load_data,
+    load_image_processor,
+    load_model_config,
+    load_pool,
+    load_tokenizer,
+    model_factory,
+)
 from .plotting import plot_curves
 from .recipe import InvalidArgument, did_you_mean
-from .state import STATE_FILE, write_atomically
+from .state import STATE_FILE, labeled_rows_of, write_atomically
 from .tasks import TASKS, Targets, Task
 from .tasks.metrics import GLUE_METRICS, curve_metric, is_greater_better, load_metrics
 from .tasks.targets import REGRESSION, SINGLE_LABEL
@@ -77,21 +86,22 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             hide_progress_bars()
         folder = Path(str(training.output_dir))
         with training.main_process_first(desc="loading and preparing the data"):
-            if training.start_afresh and training.should_save:
-                _remove_earlier_results(folder)
-            pool, evaluation = load_data(data)
+            pool, evaluation = (load_pool(data), {}) if trained_model else load_data(data, training.label_column)
             if task.processor_kind == "text":
                 processor: Any = load_tokenizer(model)
             else:
                 processor = load_image_processor(model, data.image_size)
             collator = task.collator(processor)
-            ready = task.prepare(pool, evaluation, processor, data, training.label_column)
+            if trained_model:
+                config = load_model_config(model, {})
+                ready = task.prepare_query(pool, processor, data, config, training.label_column)
+            else:
+                ready = task.prepare(pool, evaluation, processor, data, training.label_column)
         training.label_column = "labels"
         training.dataloader_pin_memory = training.dataloader_pin_memory and training.device.type != "cpu"
         metrics = load_metrics(_metric_names(task, data, ready.targets), ready.targets)
-        curve = _empty_curve(
-            model, data, training, curve_metric(metrics.names(), list(evaluation), data.metric_for_curve)
-        )
+        measured = curve_metric(metrics.names(), list(evaluation) or [""], data.metric_for_curve)
+        curve = _empty_curve(model, data, training, measured)
         make_model = model_factory(
             model, task.auto_model, ready.targets.head(), getattr(processor, "pad_token_id", None), trained_model
         )
@@ -100,7 +110,8 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             model_init=None if trained_model else make_model,
             args=training,
             train_dataset=ready.pool,
-            eval_dataset=ready.eval_dataset,
+            eval_dataset=ready.eval_dataset or None,
+            annotator=None if training.label_file is None else LabelFile(training.label_file),
             processing_class=processor,
             data_collator=collator,
             compute_metrics=metrics,
@@ -117,6 +128,9 @@ def train(job: Job) -> str:
     resume = job.arguments.resumes and state.exists()
     if job.arguments.resumes and not resume:
         logger.warning(f"There is no {state} to resume from: starting with round 0.")
+    if job.arguments.start_afresh and job.arguments.should_save:
+        for name in (FILE_NAME, PICTURE):  # state and queries are kept beside the new ones by the trainer
+            (job.folder / name).unlink(missing_ok=True)
     job.trainer.train(resume_from_checkpoint=resume)
     job.trainer.save_model()
     curve = replace(job.curve, points=tuple(map(asdict, job.trainer.history)))
@@ -165,6 +179,7 @@ def query(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
     if is_run(folder) and not training.start_afresh:
         raise InvalidArgument(f"{folder} holds a run, whose queries would be overwritten. Pass another `--output_dir`.")
     job = prepare(model, data, training, trained_model=True)
+    _leave_out_what_it_was_trained_on(job.trainer, Path(str(model.model_name_or_path)))
     chosen = job.trainer.query()
     yield from _on_main_process(
         training,
@@ -199,10 +214,18 @@ def is_finished(arguments: RunArguments) -> bool:
     return rounds >= arguments.num_rounds and (folder / "README.md").exists()  # the card is written last
 
 
-def _remove_earlier_results(folder: Path) -> None:
-    """Remove what the rounds of an earlier run left, of which the next run may have fewer."""
-    for path in (folder / FILE_NAME, folder / PICTURE, *(folder / "queries").glob("round-*.jsonl")):
-        path.unlink(missing_ok=True)
+def _leave_out_what_it_was_trained_on(trainer: ActiveTrainer, folder: Path) -> None:
+    """Count as labeled what the run in `folder` labeled, where its data was this data."""
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return
+    rows = labeled_rows_of(path, trainer.data.fingerprint())
+    if rows is None:
+        logger.warning(f"{folder} was trained on other rows than these: the query may ask for labels it has seen.")
+        return
+    new = {row: label for row, label in rows.items() if row not in set(trainer.pool.labeled_rows)}
+    trainer.pool.annotate(list(new), list(new.values()), round=-1, given=True)
+    logger.info(f"{len(new)} rows that {folder} was trained on are left out.")
 
 
 def _flags_of_repeat(flags: Sequence[str], training: RunArguments, acquisition: str, seed: int) -> list[str]:

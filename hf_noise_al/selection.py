@@ -140,6 +140,14 @@ def check_size(k: int, available: int) -> None:
         )
 
 
+def check_whole_number(name: str, value: object, least: int = 1) -> None:
+    """Raise ValueError unless the setting `name` is a whole number of at least `least`; True and 3.0 are none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}. Set it to an int of at least {least}.")
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+
+
 class _Distances:
     """Squared distance of every row to the nearest center so far; -1 marks a row that was chosen."""
 

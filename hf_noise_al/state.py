@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from .history import RoundRecord
-from .pool import Annotation, Pool
+from .pool import Annotation, Label, Pool
 
 STATE_FILE = "active_state.json"
 VERSION = 1
@@ -102,6 +102,22 @@ class ActiveState:
             f"Cannot resume: {path} has format version {version!r}, this release reads {VERSION}. "
             "Use the release that wrote it."
         )
+
+
+def labeled_rows_of(path: Path, data: Mapping[str, object]) -> dict[int, Label] | None:
+    """Return the labels in the state file at `path`, by row; None if it is damaged or was written for other inputs.
+
+    Args:
+        path: The state file of a run.
+        data: Fingerprint of the data, see `PoolDataset.fingerprint`.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["fingerprint"]["data.inputs"] != data["inputs"]:
+            return None
+        return {entry["row"]: entry["label"] for entry in content["annotations"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -72,6 +72,7 @@ class ActiveTrainer(UpstreamTrainer):
             given = {}
         labels = self._parse(list(given), list(given.values()))
         annotations = [Annotation(row, label, 0, given=True) for row, label in zip(given, labels, strict=True)]
+        self._came_labeled = frozenset(given)
         self._state = ActiveState(Pool(len(self.data), annotations))
         self._files = RoundFiles(self)
         self._owns_state_file = False
@@ -393,7 +394,7 @@ class ActiveTrainer(UpstreamTrainer):
         return run_fingerprint(self._data_fingerprint, self.args, self.model, self.acquisition, self.observable)
 
     def _write_query_file(self, number: int) -> None:
-        known = [annotation for annotation in self.pool.annotations if annotation.round == number]
+        known = [a for a in self.pool.annotations if a.round == number and a.row not in self._came_labeled]
         pending = self._state.pending
         rows = [annotation.row for annotation in known] + (pending.rows if pending else [])
         scores = [annotation.score for annotation in known] + (list(pending.scores) if pending else [])

@@ -6,8 +6,10 @@ from typing import Any
 from transformers import TrainingArguments
 
 from .acquisition import ACQUISITIONS, Acquisition
+from .selection import check_whole_number
 
 INITIAL_SELECTIONS = ("random", "stratified", "balanced")
+BATCH_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size")
 
 
 @dataclass
@@ -53,9 +55,10 @@ class ActiveTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         """Check the settings before any work starts."""
         super().__post_init__()  # type: ignore[no-untyped-call]
-        for name, least in (("num_rounds", 1), ("initial_size", 1), ("query_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+        for name in ("num_rounds", "initial_size", "query_size", *BATCH_SIZES):
+            check_whole_number(name, getattr(self, name))
+        if self.candidate_size is not None:
+            check_whole_number("candidate_size", self.candidate_size)
         if self.candidate_size is not None and self.candidate_size < self.query_size:
             raise ValueError(
                 f"Cannot query {self.query_size} of {self.candidate_size} candidates. "

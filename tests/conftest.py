@@ -1,4 +1,4 @@
-"""What every test stands on: no network, two threads, a model of a few kilobytes and texts it can learn."""
+"""What every test stands on: no network, a model of a few kilobytes and texts it can learn."""
 
 import os
 import tempfile
@@ -11,6 +11,8 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     MPLBACKEND="Agg",
 )
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # these models are too small for a second thread to help
 
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -26,9 +28,6 @@ from transformers import (  # noqa: E402
     PreTrainedTokenizerFast,
     set_seed,
 )
-
-if "OMP_NUM_THREADS" not in os.environ:
-    torch.set_num_threads(2)
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = "a the film book cat dog is was very not fine poor and or bad good".split()

@@ -1,5 +1,7 @@
 """The contract for every acquisition, and what each family adds to it."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -163,6 +165,13 @@ def test_core_set_is_k_center_on_features_with_labeled_centers() -> None:
     assert torch.equal(query.indices, expected)
     torch.testing.assert_close(query.scores, torch.cdist(inside, centers).amin(dim=1))
     assert query.indices[0] == query.scores.argmax()
+
+
+@pytest.mark.parametrize("observable", ["features", None])
+def test_core_set_needs_a_function_to_observe_with(observable: Any) -> None:
+    message = rf"`observable` must be a function of the model and its inputs, got {observable!r}\. Pass one"
+    with pytest.raises(ValueError, match=message):
+        CoreSet(observable=observable)
 
 
 def test_core_set_names_a_labeled_row_that_is_not_finite() -> None:

@@ -105,3 +105,14 @@ def test_label_file_reads_a_query_file_whatever_is_in_the_texts(path: Path) -> N
         "".join(json.dumps({**e, "label": 0}, ensure_ascii=False) + "\n" for e in entries), encoding="utf-8"
     )
     assert LabelFile(path).annotate([0, 1]) == [0, 0]
+
+
+def test_a_folder_of_query_files_is_one_label_file(tmp_path: Path) -> None:
+    (tmp_path / "round-00.jsonl").write_text('{"row": 3, "label": 1}\n')
+    (tmp_path / "round-01.jsonl").write_text('{"row": 5, "label": null}\n')
+    folder = LabelFile(tmp_path)
+    assert folder.annotate([3]) == [1]
+    with pytest.raises(ValueError, match=r"no label for 1 of the 2 rows .* row 5\. Fill in the labels in .*round-01"):
+        folder.annotate([3, 5])
+    with pytest.raises(ValueError, match="There is no label file"):
+        LabelFile(tmp_path / "nowhere").annotate([0])

@@ -105,6 +105,26 @@ def test_model_and_data_must_be_named(tmp_path: Path) -> None:
         parse(None, ["--model_name_or_path", "x", "--output_dir", str(tmp_path)])
 
 
-@pytest.mark.parametrize(("value", "resumes"), [("true", True), ("false", False), ("no", False), ("some/folder", True)])
+@pytest.mark.parametrize(("value", "resumes"), [("true", True), ("false", False), ("no", False), ("yes", True)])
 def test_resumes_says_whether_the_run_goes_on(recipe: Callable[[str], Path], value: str, resumes: bool) -> None:
     assert parse(recipe(""), ["--resume_from_checkpoint", value])[2].resumes is resumes
+
+
+def test_a_run_is_resumed_in_its_own_folder_only(
+    recipe: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recipe("")
+    monkeypatch.chdir(tmp_path)
+    for own in (f"{tmp_path}/out", "out/", "./elsewhere/../out"):
+        assert parse(path, ["--resume_from_checkpoint", own])[2].resumes
+    for other in ("out/checkpoint-4", "elsewhere"):
+        message = rf"Cannot resume from {other}: .* `output_dir` is .*out\. Set `output_dir` to {other} and"
+        with pytest.raises(InvalidArgument, match=message):
+            parse(path, ["--resume_from_checkpoint", other])
+
+
+def test_repeats_are_resumed_in_the_folder_that_holds_them(recipe: Callable[[str], Path], tmp_path: Path) -> None:
+    flags = ["--seeds", "0", "1", "--resume_from_checkpoint", f"{tmp_path}/out", "--seed=1"]
+    assert parse(recipe(""), [*flags, f"--output_dir={tmp_path}/out/noise_stability-seed-1"])[2].resumes
+    with pytest.raises(InvalidArgument, match="Cannot resume from .*out: a run goes on in its own folder"):
+        parse(recipe(""), [*flags, f"--output_dir={tmp_path}/out/other"])

@@ -154,6 +154,26 @@ def test_repeats_run_every_acquisition_with_every_seed_and_compare_them(
 
 
 @pytest.mark.parametrize(
+    ("file", "message", "computes"),
+    [
+        ("curve.xyz", "name a file that ends in one of .png, .svg, .pdf", False),
+        ("curve", "name a file that ends in one of .png, .svg, .pdf", False),
+        ("taken/curve.png", "Cannot write", True),
+    ],
+)
+def test_a_picture_that_cannot_be_written_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, message: str, computes: bool
+) -> None:
+    point = {"round": 0, "num_labeled": 4, "metrics": {"eval_accuracy": 0.5}}
+    LearningCurve("t", "d", "m", "random", 0, "eval_accuracy", True, (point,)).save(tmp_path / "learning_curve.json")
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    assert cli.main(["compare", str(tmp_path), "--plot", str(tmp_path / file)]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and str(tmp_path / file) in printed.err and "Traceback" not in printed.err
+    assert ("AUBC" in printed.out) is computes
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["rum"], "Unknown command `rum`. Did you mean `run`?"),
@@ -238,3 +258,68 @@ def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         runpy.run_module("hf_noise_al", run_name="__main__")
     assert stopped.value.code == 2
     assert "Did you mean `run`?" in capsys.readouterr().err
+
+
+def test_query_needs_no_labels_and_counts_rows_as_the_file_does(
+    recipe: Path, make_texts: Callable[..., Dataset]
+) -> None:
+    texts = make_texts(30)["text"]
+    file = recipe.parent / "unlabeled.csv"
+    Dataset.from_dict({"text": texts}).to_csv(str(file))
+    assert cli.main(["query", str(recipe), "--dataset_name", str(file), "--query_size", "5"]) == 0
+    asked = lines(recipe.parent / "out" / "queries" / "round-00.jsonl")
+    assert len(asked) == 5
+    assert [texts[int(str(line["row"]))] for line in asked] == [line["text"] for line in asked]
+
+
+def test_query_asks_for_unlabeled_rows_only(recipe: Path, make_texts: Callable[..., Dataset]) -> None:
+    rows = make_texts(30)
+    labels = [label if row % 3 else None for row, label in enumerate(rows["label"])]
+    file = recipe.parent / "partly.jsonl"
+    Dataset.from_dict({"text": rows["text"], "label": labels}).to_json(str(file))
+    command = ["query", str(recipe), "--dataset_name", str(file), "--query_size", "10", "--candidate_size", "10"]
+    assert cli.main(command) == 0
+    asked = lines(recipe.parent / "out" / "queries" / "round-00.jsonl")
+    assert sorted(int(str(line["row"])) for line in asked) == list(range(0, 30, 3))
+
+
+def test_query_leaves_out_what_the_model_was_trained_on(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", str(recipe)]) == 0
+    trained = json.loads((recipe.parent / "out" / "active_state.json").read_text())["annotations"]
+    next_query = str(recipe.parent / "next")
+    command = ["query", str(recipe), "--model_name_or_path", str(recipe.parent / "out"), "--output_dir", next_query]
+    assert cli.main([*command, "--query_size", "33", "--candidate_size", "40"]) == 0
+    asked = {line["row"] for line in lines(Path(next_query) / "queries" / "round-00.jsonl")}
+    assert asked == set(range(40)) - {entry["row"] for entry in trained}
+    assert "33 of 33 rows" in capsys.readouterr().out
+
+
+def test_starting_afresh_loses_no_typed_label_and_a_refused_start_touches_nothing(recipe: Path) -> None:
+    assert cli.main(["run", str(recipe), "--num_rounds", "1"]) == 0
+    out = recipe.parent / "out"
+    typed = '{"row": 0, "label": 1}\n'
+    (out / "queries" / "round-00.jsonl").write_text(typed)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert cli.main(["run", str(recipe), "--start_afresh", "true", "--dataset_name", "gone.csv"]) == 2
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert cli.main(["run", str(recipe), "--start_afresh", "true", "--num_rounds", "1"]) == 0
+    assert (out / "queries.previous-1" / "round-00.jsonl").read_text() == typed
+
+
+def test_people_fill_in_the_query_files_until_the_rounds_are_done(
+    recipe: Path, make_texts: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = make_texts(40)
+    Dataset.from_dict({"text": rows["text"], "label": [0, 1, *[None] * 38]}).to_parquet(
+        str(recipe.parent / "data" / "train.parquet")
+    )
+    queries = recipe.parent / "out" / "queries"
+    command = ["run", str(recipe), "--label_file", str(queries), "--class_names", "0", "1", "--num_rounds", "3"]
+    assert cli.main(command) == 2
+    for number in (1, 2):
+        file = queries / f"round-{number:02d}.jsonl"
+        assert f"Fill in the labels in {file}" in capsys.readouterr().err
+        answers = [{**line, "label": rows["label"][int(str(line["row"]))]} for line in lines(file)]
+        file.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+        assert cli.main([*command, "--resume_from_checkpoint", "true"]) == (2 if number == 1 else 0)
+    assert LearningCurve.load(recipe.parent / "out").num_labeled == (2, 5, 8)

@@ -142,6 +142,10 @@ def test_load_without_a_file_says_what_to_pass(tmp_path):
         (lambda text: text.replace('"seed": 0', '"seed": "0"'), "`seed` should be int, found '0'"),
         (lambda text: text.replace("true", "1"), "`greater_is_better` should be bool, found 1"),
         (lambda text: text.replace('"num_labeled": 200', '"num_labeled": null'), "a point needs `num_labeled`"),
+        (
+            lambda text: text.replace('"eval_accuracy": 0.7', '"eval_accuracy": "high"'),
+            "`eval_accuracy` of round 1 should be a number or null, found 'high'",
+        ),
         (lambda text: text.replace('"metrics"', '"measures"'), "a point needs `num_labeled` and `metrics`"),
     ],
 )

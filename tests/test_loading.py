@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,10 @@ def test_a_file_is_split_where_it_is_all_there_is(
         pool, evaluation = load_data(data(path, validation_fraction=0.25))
     assert (len(pool), len(evaluation[""])) == (15, 5)
     assert sorted([*pool["text"], *evaluation[""]["text"]]) == sorted(rows["text"])
-    assert "5 of its 20 rows are set aside" in caplog.text
+    assert "5 of its 20 labeled rows are set aside" in caplog.text
+    assert pool["text"] == [rows["text"][row] for row in pool["file_row"]], (
+        "rows keep their order and say which they are"
+    )
 
 
 def test_the_part_set_aside_is_the_same_every_time_and_another_with_another_seed(tmp_path: Path, rows: Dataset) -> None:
@@ -121,6 +125,25 @@ def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ValueError, match=r"`\.txt` is none of \.csv, \.json"):
         load_data(data(tmp_path / "notes.txt"))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("rows.json", '{"text": ', "JSON parse error"),
+        ("rows.csv", "text,label\na,0\na,0,1\n", "Error tokenizing data"),
+        ("rows.csv", "", "the file is empty. Name another, or look at the file"),
+        ("rows.jsonl", "", "the file is empty. Name another, or look at the file"),
+        ("rows.csv", "text,label\n", "it has no rows. Name another, or look at the file"),
+        ("rows.json", "[]", "it has no rows. Name another, or look at the file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
+    tmp_path: Path, file: str, text: str, reason: str
+) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=rf"Cannot load the data set .*{re.escape(file)}: {reason}"):
+        load_data(data(tmp_path / file))
 
 
 def test_a_damaged_file_is_refused_with_its_name(tmp_path: Path) -> None:

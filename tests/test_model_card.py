@@ -61,6 +61,34 @@ def test_rounds_table_has_every_metric() -> None:
 
 
 def test_secrets_do_not_get_into_the_command() -> None:
-    assert _command(["run", "--hub_token=abc", "--push_to_hub_token", "def", "--seed", "1"]) == [
-        *("python", "run", "--hub_token=...", "--push_to_hub_token", "...", "--seed", "1")
+    assert _command(["run.py", "--hub_token=abc", "--push_to_hub_token", "def", "--seed", "1"]) == [
+        *("python", "run.py", "--hub_token=...", "--push_to_hub_token", "...", "--seed", "1")
     ]
+
+
+@pytest.mark.parametrize(
+    ("script", "command"),
+    [
+        ("/env/lib/hf_noise_al/__main__.py", "python -m hf_noise_al"),
+        ("/env/bin/hf-noise-al", "hf-noise-al"),
+        ("hf-noise-al.exe", "hf-noise-al"),
+        ("/mine/__main__.py", "python /mine/__main__.py"),
+        ("train.py", "python train.py"),
+    ],
+)
+def test_the_command_is_what_a_reader_can_type(script: str, command: str) -> None:
+    assert _command([script, "run", "x.yaml", "--hub_token", "abc"]) == [
+        *command.split(),
+        *("run", "x.yaml", "--hub_token", "..."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "shown", "hidden"), [(7, "max_steps", "num_train_epochs"), (-1, "num_train_epochs", "max_steps")]
+)
+def test_only_the_length_of_training_that_counts_is_told(
+    tmp_path: Path, max_steps: int, shown: str, hidden: str
+) -> None:
+    make_trainer(tmp_path, max_steps=max_steps).create_model_card()
+    text = (tmp_path / "README.md").read_text()
+    assert f"- {shown}: `" in text and f"- {hidden}: `" not in text

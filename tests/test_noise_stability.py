@@ -269,7 +269,13 @@ def test_parameter_filter_is_used() -> None:
     [
         ({"noise_scale": 0.0}, "`noise_scale` must be a positive finite number, got 0.0"),
         ({"noise_scale": math.nan}, "`noise_scale` must be a positive finite number, got nan"),
+        ({"noise_scale": "big"}, "`noise_scale` must be a positive finite number, got 'big'"),
+        ({"noise_scale": True}, "`noise_scale` must be a positive finite number, got True"),
         ({"num_perturbations": 0}, "`num_perturbations` must be at least 1, got 0"),
+        ({"num_perturbations": 2.5}, r"`num_perturbations` must be a whole number, got 2\.5\. Set it to an int of"),
+        ({"num_perturbations": "3"}, "`num_perturbations` must be a whole number, got '3'"),
+        ({"num_perturbations": True}, "`num_perturbations` must be a whole number, got True"),
+        ({"observable": "features"}, "`observable` must be a function of the model and its inputs, got 'features'"),
         (
             {"selection": "k_centre"},
             "Unknown selection 'k_centre'. Use one of k_center, k_means_plus_plus, k_dpp, top_k",

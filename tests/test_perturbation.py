@@ -375,8 +375,8 @@ def test_head_of_a_plain_module_is_refused() -> None:
         perturbed_tensors(nn.Linear(2, 2), "head")
 
 
-@pytest.mark.parametrize("noise_scale", [0, -1e-3, math.nan, math.inf])
-def test_a_noise_scale_out_of_range_is_refused(noise_scale: float) -> None:
+@pytest.mark.parametrize("noise_scale", [0, -1e-3, math.nan, math.inf, "big", None, True])
+def test_a_noise_scale_out_of_range_is_refused(noise_scale: Any) -> None:
     with pytest.raises(ValueError, match="`noise_scale` must be a positive finite number, got"):
         check_noise_scale(noise_scale)
     with pytest.raises(ValueError), perturbed(nn.Linear(2, 2), noise_scale, generator()):

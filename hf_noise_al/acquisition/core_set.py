@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..observables import Observable, features
+from ..observables import Observable, check_observable, features
 from ..selection import check_finite, check_size, k_center_greedy
 from .base import Acquisition, Candidates, Query
 
@@ -17,6 +17,9 @@ class CoreSet(Acquisition):
 
     observable: Observable = features
     """Where distances are measured."""
+
+    def __post_init__(self) -> None:
+        check_observable(self.observable)
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the candidates farthest from what is labeled and from each other; scores are distances to it."""

@@ -8,9 +8,17 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ..observables import Observable
+from ..observables import Observable, check_observable
 from ..perturbation import check_noise_scale, full_precision, log_choice, perturbed
-from ..selection import SelectionName, check_finite, check_size, k_center_greedy, row_norms, select_rows
+from ..selection import (
+    SelectionName,
+    check_finite,
+    check_size,
+    check_whole_number,
+    k_center_greedy,
+    row_norms,
+    select_rows,
+)
 from .base import Acquisition, Candidates, Query
 
 
@@ -39,8 +47,9 @@ class NoiseStability(Acquisition):
 
     def __post_init__(self) -> None:
         check_noise_scale(self.noise_scale)
-        if self.num_perturbations < 1:
-            raise ValueError(f"`num_perturbations` must be at least 1, got {self.num_perturbations}.")
+        check_whole_number("num_perturbations", self.num_perturbations)
+        if self.observable is not None:
+            check_observable(self.observable)
         if self.selection not in get_args(SelectionName):
             raise ValueError(f"Unknown selection {self.selection!r}. Use one of {', '.join(get_args(SelectionName))}.")
         if self.labeled_as_centers and self.selection not in ("k_center", "k_means_plus_plus"):

@@ -11,7 +11,7 @@ from datasets import Dataset
 from ..arguments import DataArguments
 from ..observables import Observable
 from .columns import find_label_column
-from .targets import REGRESSION, Targets, read_classes, with_targets
+from .targets import REGRESSION, Targets, read_classes, trained_classes, with_targets
 
 Collator: TypeAlias = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
@@ -83,6 +83,29 @@ class Task:
             {name: finish(part, f"the evaluation set {name}".rstrip(), complete=True) for name, part in sets.items()},
             targets,
         )
+
+    def prepare_query(
+        self,
+        pool: Dataset,
+        processor: Any,
+        arguments: DataArguments,
+        config: Any,
+        label_column: str | None = None,
+    ) -> Prepared:
+        """Return `pool` for one query by a trained model: labels may be there, the classes are those of its `config`.
+
+        Nothing is measured, so there is no evaluation set and a pool without any label column will do.
+        """
+        if label_column is None and not {"labels", "label"} & set(pool.column_names):
+            pool = pool.add_column("labels", [None] * len(pool))
+        column = find_label_column(pool, label_column)
+        inputs = self.find_columns(pool, arguments, column)
+        self.check(pool, inputs, "the pool")
+        targets = (
+            Targets(REGRESSION) if self.regression else trained_classes(pool, column, config, arguments.class_names)
+        )
+        labeled = with_targets(pool, column, targets, "the pool", complete=False)
+        return Prepared(self.encode(labeled, inputs, processor, arguments), {}, targets)
 
 
 def _require_same_columns(part: Dataset, columns: Sequence[str], place: str) -> None:

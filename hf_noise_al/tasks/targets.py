@@ -77,6 +77,21 @@ def read_classes(
     return Targets(MULTI_LABEL if multi else SINGLE_LABEL, tuple(names))
 
 
+def trained_classes(pool: Dataset, column: str, config: Any, class_names: Sequence[str] | None = None) -> Targets:
+    """Return the classes that a trained model tells apart: `class_names`, those the data declares, else the model's."""
+    names = class_names or _declared(pool.features[column]) or [config.id2label[i] for i in range(config.num_labels)]
+    found = {
+        name
+        for value in _class_values(pool, column)
+        for name in (value if isinstance(value, list) else [value])
+        if isinstance(name, str)
+    }
+    if not found <= set(names):  # the model's names say nothing, such as LABEL_0
+        return read_classes(pool, {}, column, class_names)
+    multi = getattr(config, "problem_type", None) == MULTI_LABEL
+    return Targets(MULTI_LABEL if multi else SINGLE_LABEL, tuple(names))
+
+
 def with_targets(dataset: Dataset, column: str, targets: Targets, place: str, complete: bool) -> Dataset:
     """Return `dataset` with `column` read as `targets`, under the name ``labels``.
 
