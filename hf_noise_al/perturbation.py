@@ -243,16 +243,20 @@ def _ieee_products() -> Iterator[None]:
     if hasattr(backends.cuda.matmul, "fp32_precision"):  # torch >= 2.9 refuses a mix of old and new names
         cudnn, mkldnn = backends.cudnn, backends.mkldnn
         places = [backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]  # type: ignore[attr-defined]
-        switches: list[tuple[object, str]] = [(place, "fp32_precision") for place in places]
-        off: object = "ieee"
+        saved = [place.fp32_precision for place in places]
+        try:
+            for place in places:
+                place.fp32_precision = "ieee"
+            yield
+        finally:
+            for place, value in zip(places, saved, strict=True):
+                place.fp32_precision = value
     else:
-        switches = [(backends.cuda.matmul, "allow_tf32"), (backends.cudnn, "allow_tf32")]
-        off = False
-    saved = [getattr(place, name) for place, name in switches]
-    try:
-        for place, name in switches:
-            setattr(place, name, off)
-        yield
-    finally:
-        for (place, name), value in zip(switches, saved, strict=True):
-            setattr(place, name, value)
+        precision, convolutions = torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32
+        try:
+            torch.set_float32_matmul_precision("highest")
+            backends.cudnn.allow_tf32 = False
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+            backends.cudnn.allow_tf32 = convolutions

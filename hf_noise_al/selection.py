@@ -181,7 +181,9 @@ def _scaled(rows: Tensor) -> Tensor:
     largest = rows.abs().max() if rows.numel() else torch.tensor(0.0)
     if largest == 0:
         return rows
-    return torch.ldexp(rows, -torch.frexp(largest).exponent)
+    exponent = -int(torch.frexp(largest).exponent)
+    half = exponent // 2  # in one step the factor itself could overflow
+    return rows * 2.0**half * 2.0 ** (exponent - half)
 
 
 def _spectrum(rows: Tensor) -> tuple[Tensor, Tensor]:
