@@ -218,9 +218,13 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_end(
         return training_step(self, *args, **kwargs)
 
     command = ["run", str(recipe), "--num_rounds", "3"]
-    with monkeypatch.context() as patched:
-        patched.setattr(ActiveTrainer, "training_step", interrupted_step)
-        assert cli.main(command) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(ActiveTrainer, "training_step", interrupted_step)
+            assert cli.main(command) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert f"hf-noise-al run {recipe} --num_rounds 3 --resume_from_checkpoint true" in capsys.readouterr().err
     assert LearningCurve.load(tmp_path / "out").num_labeled == (4,)
 
