@@ -24,12 +24,11 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrain
 from transformers.utils import logging
 
 from .arguments import DataArguments, ModelArguments
+from .query_file import FILE_ROW
 from .recipe import did_you_mean
 
 logger = logging.get_logger(__name__)
 
-FILE_ROW = "file_row"
-"""Column that says which row of the file a row of the pool is, where rows were set aside."""
 _BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
@@ -310,6 +309,8 @@ def _splits(arguments: DataArguments) -> Mapping[str, Dataset]:
 
 
 def _set_aside(pool: Dataset, arguments: DataArguments, label_column: str | None) -> tuple[Dataset, dict[str, Dataset]]:
+    import numpy
+
     if len(pool) < 2:
         raise ValueError(f"{arguments.dataset_name} has {len(pool)} rows: too few for a pool and rows to measure with.")
     if arguments.eval_split not in ([], ["validation"]):
@@ -324,8 +325,6 @@ def _set_aside(pool: Dataset, arguments: DataArguments, label_column: str | None
             "Label some rows, or pass a folder with a file for each split."
         )
     count = min(max(1, round(arguments.validation_fraction * len(labeled))), len(pool) - 1)
-    import numpy
-
     order = numpy.random.RandomState(arguments.split_seed).permutation(len(labeled))
     chosen = {labeled[position] for position in order[:count]}
     logger.info(

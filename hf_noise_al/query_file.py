@@ -12,6 +12,8 @@ from .pool import Label
 from .state import set_aside, write_atomically
 
 QUERIES_FOLDER = "queries"
+FILE_ROW = "file_row"
+"""Column that says which row of a file a row of the pool is, where the two differ."""
 
 
 def write_query_file(
@@ -57,7 +59,7 @@ def _typed_labels(path: Path) -> dict[int, Label] | None:
 def _shown(dataset: Dataset, rows: Sequence[int]) -> list[dict[str, str | int | None]]:
     kinds = [(name, kind) for name, kind in dataset.features.items() if name not in ("row", "score", "label")]
     texts = [name for name, kind in kinds if isinstance(kind, Value) and kind.dtype in ("string", "large_string")]
-    texts += [name for name, _ in kinds if name == "file_row"]
+    texts += [name for name, _ in kinds if name == FILE_ROW]
     images = [name for name, kind in kinds if isinstance(kind, Image)]
     if not texts and not images:
         return [{} for _ in rows]

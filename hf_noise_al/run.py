@@ -86,7 +86,6 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             hide_progress_bars()
         folder = Path(str(training.output_dir))
         with training.main_process_first(desc="loading and preparing the data"):
-            pool, evaluation = (load_pool(data), {}) if trained_model else load_data(data, training.label_column)
             if task.processor_kind == "text":
                 processor: Any = load_tokenizer(model)
             else:
@@ -94,13 +93,14 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             collator = task.collator(processor)
             if trained_model:
                 config = load_model_config(model, {})
-                ready = task.prepare_query(pool, processor, data, config, training.label_column)
+                ready = task.prepare_query(load_pool(data), processor, data, config, training.label_column)
             else:
+                pool, evaluation = load_data(data, training.label_column)
                 ready = task.prepare(pool, evaluation, processor, data, training.label_column)
         training.label_column = "labels"
         training.dataloader_pin_memory = training.dataloader_pin_memory and training.device.type != "cpu"
         metrics = load_metrics(_metric_names(task, data, ready.targets), ready.targets)
-        measured = curve_metric(metrics.names(), list(evaluation) or [""], data.metric_for_curve)
+        measured = curve_metric(metrics.names(), list(ready.evaluation) or [""], data.metric_for_curve)
         curve = _empty_curve(model, data, training, measured)
         make_model = model_factory(
             model, task.auto_model, ready.targets.head(), getattr(processor, "pad_token_id", None), trained_model
@@ -110,7 +110,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             model_init=None if trained_model else make_model,
             args=training,
             train_dataset=ready.pool,
-            eval_dataset=ready.eval_dataset or None,
+            eval_dataset=ready.eval_dataset,
             annotator=None if training.label_file is None else LabelFile(training.label_file),
             processing_class=processor,
             data_collator=collator,
@@ -223,7 +223,8 @@ def _leave_out_what_it_was_trained_on(trainer: ActiveTrainer, folder: Path) -> N
     if rows is None:
         logger.warning(f"{folder} was trained on other rows than these: the query may ask for labels it has seen.")
         return
-    new = {row: label for row, label in rows.items() if row not in set(trainer.pool.labeled_rows)}
+    known = set(trainer.pool.labeled_rows)
+    new = {row: label for row, label in rows.items() if row not in known}
     trainer.pool.annotate(list(new), list(new.values()), round=-1, given=True)
     logger.info(f"{len(new)} rows that {folder} was trained on are left out.")
 

@@ -25,8 +25,10 @@ class Prepared:
     targets: Targets
 
     @property
-    def eval_dataset(self) -> Dataset | dict[str, Dataset]:
-        """Return what `Trainer` takes as ``eval_dataset``: a single set by itself, several by name."""
+    def eval_dataset(self) -> Dataset | dict[str, Dataset] | None:
+        """Return what `Trainer` takes as ``eval_dataset``: a single set by itself, several by name, or none."""
+        if not self.evaluation:
+            return None
         return self.evaluation[""] if list(self.evaluation) == [""] else self.evaluation
 
 
