@@ -49,7 +49,7 @@ def perturbed(
     try:
         with torch.no_grad():
             for name, tensor in tensors.items():
-                _add_noise(tensor.data, originals[name], noise_scale, _tensor_generator(seed, name))
+                _add_noise(tensor.data, originals[name], noise_scale, tensor_generator(seed, name))
         yield
     finally:
         with torch.no_grad():
@@ -177,14 +177,21 @@ def _clean(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPER_NAMES)
 
 
-def _tensor_generator(seed: int, name: str) -> torch.Generator:
+def tensor_generator(seed: int, name: str) -> torch.Generator:
+    """Return the generator of a tensor's noise: it depends on `seed` and the tensor's name alone."""
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
+def tensor_norm(tensor: Tensor) -> float:
+    """Return the Frobenius norm of `tensor`, computed in float32 or better."""
+    wide = tensor.dtype == torch.float64
+    return float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64 if wide else torch.float32))
+
+
 def _add_noise(tensor: Tensor, original: Tensor, noise_scale: float, generator: torch.Generator) -> None:
     wide = original.dtype == torch.float64
-    norm = float(torch.linalg.vector_norm(original, dtype=torch.float64 if wide else torch.float32))
+    norm = tensor_norm(original)
     in_place = tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
     noise = tensor.normal_(generator=generator) if in_place else torch.randn(tensor.shape, generator=generator)
     noise.mul_(noise_scale * norm / max(float(torch.linalg.vector_norm(noise)), torch.finfo(torch.float32).tiny))

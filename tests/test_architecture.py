@@ -17,11 +17,15 @@ PACKAGE = ROOT / "hf_noise_al"
 # A module imports only from lower layers or its own, never in a circle.
 LAYERS = {
     "_optional": 0,
+    "gradient_sketch": 1,
     "history": 1,
     "initial_set": 1,
+    "layer_gradients": 1,
     "observables": 1,
     "perturbation": 1,
     "pool": 1,
+    "projection": 1,
+    "rank_one_noise": 1,
     "selection": 1,
     "state": 1,
     "uncertainty": 1,
