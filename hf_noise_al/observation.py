@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.utils.logging import get_logger, tqdm
 
+from .batches import split_batch, token_batches
 from .gradient_sketch import UnsupportedModuleError
 from .observables import Observable
 
@@ -70,25 +71,23 @@ class Observer:
         self.collate, self.prepare, self.accelerator = collate, prepare, accelerator
         self.num_workers = num_workers
         self.disable_tqdm = disable_tqdm or not accelerator.is_local_main_process
-        self.lengths = _lengths(dataset)
-        tokens = max_tokens_per_batch if self.lengths is not None else None
-        self._form_batches(tokens or batch_size * max([1, *(self.lengths or [])]))
+        known = _lengths(dataset)
+        self.unit = "rows" if known is None else "tokens"
+        self.lengths = [1] * len(rows) if known is None else known
+        tokens = None if known is None else max_tokens_per_batch
+        self.budget = tokens or batch_size * max([1, *self.lengths])
+        self.dealt = token_batches(self.lengths, self.budget)
+        self._keep_to(self.budget)
 
-    def _form_batches(self, budget: int) -> None:
-        """Cut the rows, the longest first, into batches of at most `budget` tokens; of rows, if lengths are unknown."""
-        lengths = self.lengths or [1] * len(self.rows)
-        order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-        batches, start = [], 0
-        while start < len(order):
-            count = max(1, budget // max(lengths[order[start]], 1))
-            batches.append(order[start : start + count])
-            start += count
-        self.budget = budget
-        self.largest = max(map(len, batches), default=0)
-        self.batches = batches[self.accelerator.process_index :: self.accelerator.num_processes]
+    def _keep_to(self, budget: int) -> None:
+        """Cut the batches down to `budget`; every row stays with the process that it was dealt to."""
+        parts = [split_batch(batch, self.lengths, budget) for batch in self.dealt]
+        mine = parts[self.accelerator.process_index :: self.accelerator.num_processes]
+        self.batches = [part for batch in mine for part in batch]
+        self.budget, self.largest = budget, max((len(part) for batch in parts for part in batch), default=0)
         self.kept: list[Batch] = []
         self.kept_bytes = 0
-        self.summary = f"{len(self.rows)} rows in {len(batches)} batches of up to {self.largest}"
+        self.summary = f"{len(self.rows)} rows in {sum(map(len, parts))} batches of up to {self.largest}"
 
     def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
         """Return one row per row of the data set, in its order, the same on every process: (N, D), on the CPU.
@@ -103,11 +102,10 @@ class Observer:
 
         def attempt(budget: int) -> Found:
             if budget != self.budget:
-                unit = "rows" if self.lengths is None else "tokens"
                 logger.warning(
-                    f"Out of memory: observing again with batches of {budget} instead of {self.budget} {unit}."
+                    f"Out of memory: observing again, {budget} instead of {self.budget} {self.unit} at a time."
                 )
-                self._form_batches(budget)
+                self._keep_to(budget)
             found, error = None, None
             try:
                 found = self._pass(observable, description)

@@ -38,6 +38,7 @@ LAYERS = {
     "fingerprint": 3,
     "recipe": 3,
     "training_args": 3,
+    "batches": 4,
     "model_card": 4,
     "observation": 4,
     "round_files": 4,
