@@ -167,8 +167,7 @@ class _Tap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, output: Tensor, anchor: Tensor, see: Callable[[Tensor], None]) -> Tensor:
         ctx.see = see
-        ctx.mark_dirty(output)
-        return output
+        return output.data  # neither a copy nor a view: later layers may change it in place
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
