@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from . import k_center
+from .distances import largest_entry, scale_factors, scaled
+from .shard import Shard
 
 SelectionName = Literal["k_center", "k_means_plus_plus", "k_dpp", "top_k"]
 
@@ -26,7 +31,9 @@ def select_rows(
     return top_k(row_norms(rows), k)
 
 
-def k_center_greedy(rows: Tensor, k: int, centers: Tensor | None = None, first: int | None = None) -> Tensor:
+def k_center_greedy(
+    rows: Tensor, k: int, centers: Tensor | None = None, first: int | None = None, shard: Shard | None = None
+) -> Tensor:
     """Choose `k` of the (N, D) `rows`, each the farthest from the origin, the (M, D) `centers` and those before it.
 
     The first choice without centers is thus the longest row. Of rows equally far the one with the lowest index is
@@ -34,23 +41,30 @@ def k_center_greedy(rows: Tensor, k: int, centers: Tensor | None = None, first: 
     origin is no center, as suits rows of equal length: that row is chosen first, or, where there are centers, the row
     farthest from them.
 
+    With a `shard` the `rows` are those of this process: every process calls with its own, the same `k`, `centers` and
+    `first`, which is then a candidate's number, and gets the choice among all of them.
+
     Returns:
-        (k,) distinct indices in order of choice.
+        (k,) distinct indices in order of choice; with a `shard`, numbers of candidates, the same on every process.
 
     Raises:
-        ValueError: `k` is not between 1 and N, or a row is not finite (the row is named).
+        ValueError: `k` is not between 1 and N, `first` is no row, or a row is not finite (the row is named); with a
+            `shard`, on every process.
 
     Example:
         >>> k_center_greedy(torch.tensor([[1.0, 0.0], [3.0, 0.0], [3.0, 0.1], [0.0, 2.0]]), k=3).tolist()
         [2, 3, 0]
     """
-    distances = _Distances(rows, k, centers, from_origin=first is None)
-    chosen: list[int] = []
-    for _ in range(k):
-        given = first if centers is None and not chosen else None
-        chosen.append(distances.farthest() if given is None else given)
-        distances.add(chosen[-1])
-    return torch.tensor(chosen)
+    if shard is not None:
+        rows = shard.check(rows)
+    size = len(rows) if shard is None else shard.size
+    check_finite(rows, shard)
+    check_size(k, size)
+    if centers is not None:
+        check_finite(centers)
+    if first is not None and not 0 <= first < size:
+        raise ValueError(f"`first` must be the index of one of the {size} rows, got {first}. Count from 0.")
+    return k_center.choose(rows, k, centers, first, shard)
 
 
 def k_means_plus_plus(rows: Tensor, k: int, generator: torch.Generator, centers: Tensor | None = None) -> Tensor:
@@ -121,13 +135,24 @@ def row_norms(rows: Tensor) -> Tensor:
     return lengths.to(rows.dtype)
 
 
-def check_finite(rows: Tensor) -> None:
-    """Raise ValueError naming the first of the (N, D) `rows` that holds NaN or infinity."""
-    bad = (~torch.isfinite(rows)).any(dim=1).nonzero()
-    if len(bad):
+def check_finite(rows: Tensor, shard: Shard | None = None) -> None:
+    """Raise ValueError naming the first of the (N, D) `rows` that holds NaN or infinity.
+
+    With a `shard` the `rows` are those of this process; every process raises, naming the candidate.
+    """
+    if math.isfinite(largest_entry(rows)):
+        bad = torch.zeros(0, dtype=torch.long)
+    else:
+        bad = (~torch.isfinite(rows)).any(dim=1).nonzero()[:, 0]
+    size, count, first = len(rows), len(bad), int(bad[0]) if len(bad) else len(rows)
+    if shard is not None:
+        first = int(shard.indices[first]) if count else shard.size
+        found = shard.gather(torch.tensor([count, first]))
+        size, count, first = shard.size, int(found[:, 0].sum()), int(found[:, 1].min())
+    if count:
         raise ValueError(
-            f"Cannot select among rows that are not finite: row {int(bad[0])} holds NaN or infinity "
-            f"({len(bad)} of {len(rows)} rows do). Check the model's outputs for that input."
+            f"Cannot select among rows that are not finite: row {first} holds NaN or infinity "
+            f"({count} of {size} rows do). Check the model's outputs for that input."
         )
 
 
@@ -151,7 +176,7 @@ def check_whole_number(name: str, value: object, least: int = 1) -> None:
 class _Distances:
     """Squared distance of every row to the nearest center so far; -1 marks a row that was chosen."""
 
-    def __init__(self, rows: Tensor, k: int, centers: Tensor | None, from_origin: bool = True) -> None:
+    def __init__(self, rows: Tensor, k: int, centers: Tensor | None) -> None:
         check_finite(rows)
         check_size(k, len(rows))
         if centers is not None:
@@ -161,7 +186,7 @@ class _Distances:
         else:
             rows = _scaled(rows)
         self.rows = rows
-        self.squared = rows.square().sum(dim=1) if from_origin else rows.new_full((len(rows),), torch.inf)
+        self.squared = rows.square().sum(dim=1)
         for center in centers if centers is not None else ():
             self._move_closer(center)
 
@@ -177,13 +202,7 @@ class _Distances:
 
 
 def _scaled(rows: Tensor) -> Tensor:
-    """Multiply by the power of two that makes the largest entry about one: squares neither overflow nor vanish."""
-    largest = rows.abs().max() if rows.numel() else torch.tensor(0.0)
-    if largest == 0:
-        return rows
-    exponent = -int(torch.frexp(largest).exponent)
-    half = exponent // 2  # in one step the factor itself could overflow
-    return rows * 2.0**half * 2.0 ** (exponent - half)
+    return scaled(rows, scale_factors(largest_entry(rows)))
 
 
 def _spectrum(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,11 @@ PACKAGE = ROOT / "hf_noise_al"
 # A module imports only from lower layers or its own, never in a circle.
 LAYERS = {
     "_optional": 0,
+    "distances": 1,
     "gradient_sketch": 1,
     "history": 1,
     "initial_set": 1,
+    "k_center": 1,
     "layer_gradients": 1,
     "observables": 1,
     "perturbation": 1,
@@ -27,6 +29,7 @@ LAYERS = {
     "projection": 1,
     "rank_one_noise": 1,
     "selection": 1,
+    "shard": 1,
     "state": 1,
     "uncertainty": 1,
     "acquisition": 2,
