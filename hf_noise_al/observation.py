@@ -23,6 +23,7 @@ from transformers.utils.logging import get_logger, tqdm
 from .batches import split_batch, token_batches
 from .gradient_sketch import UnsupportedModuleError
 from .observables import Observable
+from .shard import Shard
 
 logger = get_logger(__name__)
 CACHE_BYTES = 2**31
@@ -96,6 +97,30 @@ class Observer:
             ValueError: the observable does not return one finite row per example; a row that is not is named.
         """
         return self._check(self._gather(self._observe(observable, description)))
+
+    @property
+    def shard(self) -> Shard | None:
+        """The rows that this process observes; None where there is one process."""
+        if self.accelerator.num_processes == 1:
+            return None
+        mine = self.dealt[self.accelerator.process_index :: self.accelerator.num_processes]
+        indices = torch.tensor(sorted(row for batch in mine for row in batch), dtype=torch.long)
+        return Shard(indices, len(self.rows), self.accelerator.device)
+
+    def observe_shard(self, observable: Observable, description: str = "observe") -> Tensor:
+        """Return the rows of `shard` alone, in their order: (n, D), on the CPU. To be called by every process."""
+        found = self._observe(observable, description)
+        width, dtype = self._width_and_dtype(found)
+        positions = torch.tensor([row for batch, _ in found for row in batch], dtype=torch.long)
+        rows = torch.cat([torch.zeros(0, width, dtype=dtype), *(values.to(dtype) for _, values in found)])
+        rows = rows[positions.argsort()]
+        error = None
+        try:
+            self._check(rows, sorted(positions.tolist()))
+        except ValueError as raised:
+            error = raised
+        self._agree(error)
+        return rows
 
     def _observe(self, observable: Observable, description: str) -> Found:
         """Return what this process finds; where memory runs out on one process, all of them try smaller batches."""
@@ -181,27 +206,33 @@ class Observer:
             yield batch
 
     def _gather(self, found: Found) -> Tensor:
-        width = found[0][1].shape[1] if found else 0
-        wide = found[0][1].dtype == torch.float64 if found else False
-        if self.accelerator.num_processes > 1:
-            shape = torch.tensor([width, int(wide)], device=self.accelerator.device)
-            dist.all_reduce(shape, op=dist.ReduceOp.MAX)
-            width, wide = int(shape[0]), bool(shape[1])
-        rows = torch.zeros(len(self.rows), width, dtype=torch.float64 if wide else torch.float32)
+        width, dtype = self._width_and_dtype(found)
+        rows = torch.zeros(len(self.rows), width, dtype=dtype)
         for positions, values in found:
-            rows[positions] = values.to(rows.dtype)
+            rows[positions] = values.to(dtype)
         if self.accelerator.num_processes > 1:
             shared = rows.to(self.accelerator.device)
             dist.all_reduce(shared)  # every row is zero but on one process, so the sum is exact
             rows = shared.cpu()
         return rows
 
-    def _check(self, rows: Tensor) -> Tensor:
+    def _width_and_dtype(self, found: Found) -> tuple[int, torch.dtype]:
+        width = found[0][1].shape[1] if found else 0
+        wide = found[0][1].dtype == torch.float64 if found else False
+        if self.accelerator.num_processes > 1:
+            shape = torch.tensor([width, int(wide)], device=self.accelerator.device)
+            dist.all_reduce(shape, op=dist.ReduceOp.MAX)
+            width, wide = int(shape[0]), bool(shape[1])
+        return width, torch.float64 if wide else torch.float32
+
+    def _check(self, rows: Tensor, positions: Sequence[int] | None = None) -> Tensor:
+        """Refuse `rows` that are not finite; they are those at `positions`, or all."""
         bad = (~torch.isfinite(rows)).any(dim=1).nonzero()[:, 0].tolist()
         if bad:
+            first = bad[0] if positions is None else positions[bad[0]]
             raise ValueError(
-                f"The model's output for row {self.rows[bad[0]]} of `train_dataset` is NaN or infinite "
-                f"({len(bad)} of {len(self.rows)} rows are). Check that input and the training that came before: "
+                f"The model's output for row {self.rows[first]} of `train_dataset` is NaN or infinite "
+                f"({len(bad)} of {len(rows)} rows are). Check that input and the training that came before: "
                 "a learning rate too high leaves such weights."
             )
         return rows

@@ -32,6 +32,12 @@ class Shard:
         dist.all_gather(everybody, mine, group=self.group)
         return torch.stack(everybody).cpu()
 
+    def gather_rows(self, values: Tensor) -> Tensor:
+        """Return the numbers of all candidates, of which this process has the (n,) `values`: (size,), on the CPU."""
+        everyone = torch.zeros(self.size, dtype=torch.float64)
+        everyone[self.indices] = values.detach().cpu().double()
+        return self.gather(everyone).sum(dim=0).to(values.dtype)  # each is zero but on one process: the sum is exact
+
     def position(self, number: int) -> int | None:
         """Return where this process holds the candidate `number`, None where another does."""
         position = int(torch.searchsorted(self.indices, number))

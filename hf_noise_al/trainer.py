@@ -313,7 +313,8 @@ class ActiveTrainer(UpstreamTrainer):
         if self.pool.num_labeled:
             known = self.pool.labeled_rows
             labeled = Candidates(self.model, len(known), self._observer(known), observable)
-        return Candidates(self.model, len(rows), self._observer(rows), observable, labeled)
+        observer = self._observer(rows)
+        return Candidates(self.model, len(rows), observer, observable, labeled, observer.shard, observer.observe_shard)
 
     def _observer(self, rows: list[int]) -> Observer:
         dataset = self.data.inputs.select(rows)

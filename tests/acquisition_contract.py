@@ -152,7 +152,7 @@ class AcquisitionContract:
     def test_sees_no_labels(self, acquisition: Acquisition, candidates: Candidates) -> None:
         """There is no way to: candidates hold none, and the inputs that are observed have none."""
         names = {field.name for field in dataclasses.fields(Candidates)}
-        assert names == {"model", "size", "observe", "observable", "labeled"}
+        assert names == {"model", "size", "observe", "observable", "labeled", "shard", "observe_shard"}
         acquisition.select(candidates, QUERY_SIZE, generator())
         for group in (candidates, candidates.labeled):
             assert group is None or (isinstance(group.observe, Forward) and group.observe.seen <= {"input"})

@@ -30,6 +30,14 @@ def test_gathered_numbers_are_exact() -> None:
     assert torch.equal(whole(1).gather(values), values[None])
 
 
+def test_numbers_of_all_candidates_are_gathered_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, theirs = Shard(torch.tensor([0, 3]), 4), torch.tensor([0.0, 1 / 3, 1e-30, 0.0]).double()
+    monkeypatch.setattr(Shard, "gather", lambda self, values: torch.stack([values, theirs]))
+    found = mine.gather_rows(torch.tensor([0.1, 7.0]))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, torch.tensor([0.1, 1 / 3, 1e-30, 7.0]))
+
+
 @pytest.mark.parametrize("indices", [[1, 0, 2], [0, 1], [0, 1, 1], [0, 1, 3], [-1, 0, 1]])
 def test_indices_that_do_not_fit_the_rows_are_refused(indices: list[int]) -> None:
     with pytest.raises(ValueError, match="Cannot use the shard of process 0. Its indices must be as many as its rows"):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..observables import Observable
+from ..shard import Shard
 
 
 class Observe(Protocol):
@@ -34,6 +35,10 @@ class Candidates:
     """What to look at for this task: probabilities, features, or the task's own."""
     labeled: Candidates | None = None
     """The labeled examples, seen the same way; None while there are none."""
+    shard: Shard | None = None
+    """Which candidates this process passes through the model itself; None where there is one process."""
+    observe_shard: Observe | None = None
+    """As `observe`, for the candidates of `shard` alone: their rows stay on this process, (n, D)."""
 
 
 class Query(NamedTuple):

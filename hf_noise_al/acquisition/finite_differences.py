@@ -14,7 +14,7 @@ from ..observables import Observable
 from ..perturbation import full_precision, perturbed
 from ..projection import CountSketch
 from ..selection import row_norms
-from .base import Candidates
+from .base import Observe
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ class FiniteDifferences:
     observable: Observable
     max_feature_dim: int
 
-    def deviations(self, groups: list[Candidates], generator: torch.Generator) -> list[Tensor]:
-        """Return the deviations of each group's candidates: (size, at most max_feature_dim)."""
-        model, count = groups[0].model, self.num_perturbations
+    def deviations(self, model: nn.Module, groups: list[Observe], generator: torch.Generator) -> list[Tensor]:
+        """Return the deviations of the examples that each of `groups` observes: (N, at most max_feature_dim)."""
+        count = self.num_perturbations
         seed = generator.initial_seed()
         observable = _Narrowed(self.observable, self.max_feature_dim, seed)
         with full_precision(model):
             started = time.perf_counter()
-            clean = [group.observe(observable, "clean pass") for group in groups]
+            clean = [observe(observable, "clean pass") for observe in groups]
             seconds = time.perf_counter() - started
             dimension = clean[0].shape[1] - 1  # the last number is the length of the whole row
             width = min(count * dimension, self.max_feature_dim)
@@ -49,8 +49,8 @@ class FiniteDifferences:
             for k in range(count):
                 project = None if width == count * dimension else CountSketch(dimension, width, seed + k)
                 with perturbed(model, self.noise_scale, generator, self.parameter_filter):
-                    for group, rows, features in zip(groups, clean, found, strict=True):
-                        moved = group.observe(observable, f"perturbation {k + 1}/{count}")
+                    for observe, rows, features in zip(groups, clean, found, strict=True):
+                        moved = observe(observable, f"perturbation {k + 1}/{count}")
                         deviation = (moved[:, :-1] - rows[:, :-1]) / torch.where(rows[:, -1:] > 0, rows[:, -1:], 1)
                         if project is None:
                             features[:, k * dimension : (k + 1) * dimension] = deviation

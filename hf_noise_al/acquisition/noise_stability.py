@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..gradient_sketch import GradientSketch, UnsupportedModuleError, num_backward_passes, unsupported_tensors
 from ..observables import Observable, check_observable
@@ -22,7 +22,7 @@ from ..selection import (
     row_norms,
     select_rows,
 )
-from .base import Acquisition, Candidates, Query
+from .base import Acquisition, Candidates, Observe, Query
 from .finite_differences import FiniteDifferences
 
 logger = logging.getLogger(__name__)
@@ -90,12 +90,16 @@ class NoiseStability(Acquisition):
         """Return the candidates whose outputs move most and most differently; scores are lengths of deviations."""
         check_size(query_size, candidates.size)
         log_choice(candidates.model, self.parameter_filter)
-        groups = [candidates]
+        shard = candidates.shard if self.selection == "k_center" and not self.normalize_rows else None
+        groups = [candidates.observe if shard is None or candidates.observe_shard is None else candidates.observe_shard]
         if self.labeled_as_centers and candidates.labeled is not None:
-            groups.append(candidates.labeled)
-        rows, *others = self._rows(groups, generator)
+            groups.append(candidates.labeled.observe)
+        rows, *others = self._rows(candidates, groups, generator)
+        check_finite(rows, shard)
         centers = others[0] if others else None
         scores = row_norms(rows)
+        if shard is not None:
+            return Query(k_center_greedy(rows, query_size, centers, shard=shard), shard.gather_rows(scores))
         if self.normalize_rows:
             rows, centers = _unit_rows(rows), None if centers is None else _unit_rows(centers)
             if self.selection == "k_center":  # all are equally far from the origin: start where the score is highest
@@ -110,26 +114,23 @@ class NoiseStability(Acquisition):
         By finite differences, ``(o_k - o) / ||o||`` for every perturbation k, side by side, W being
         num_perturbations * D, or projected to `max_feature_dim`; by the gradient sketch W is `num_projections`.
         """
-        return self._rows([candidates], generator)[0]
+        (rows,) = self._rows(candidates, [candidates.observe], generator)
+        check_finite(rows)
+        return rows
 
-    def _rows(self, groups: list[Candidates], generator: torch.Generator) -> list[Tensor]:
-        observable = self.observable or groups[0].observable
-        rows = None
-        if self._sketches(groups[0], observable):
+    def _rows(self, candidates: Candidates, groups: list[Observe], generator: torch.Generator) -> list[Tensor]:
+        observable = self.observable or candidates.observable
+        if self._sketches(candidates, observable):
             try:
-                rows = self._sketched(groups, observable, generator)
+                return self._sketched(candidates.model, groups, observable, generator)
             except UnsupportedModuleError as error:
                 if self.estimator != "auto":
                     raise
                 logger.warning(f"estimator='auto' takes finite differences: {error}")
-        if rows is None:
-            method = FiniteDifferences(
-                self.noise_scale, self.num_perturbations, self.parameter_filter, observable, self.max_feature_dim
-            )
-            rows = method.deviations(groups, generator)
-        for found in rows:
-            check_finite(found)
-        return rows
+        method = FiniteDifferences(
+            self.noise_scale, self.num_perturbations, self.parameter_filter, observable, self.max_feature_dim
+        )
+        return method.deviations(candidates.model, groups, generator)
 
     def _sketches(self, candidates: Candidates, observable: Observable) -> bool:
         """Return whether the gradient sketch is to be used, and log why."""
@@ -150,8 +151,9 @@ class NoiseStability(Acquisition):
         logger.info(f"estimator='auto' takes finite differences: {why}.")
         return False
 
-    def _sketched(self, groups: list[Candidates], observable: Observable, generator: torch.Generator) -> list[Tensor]:
-        model = groups[0].model
+    def _sketched(
+        self, model: nn.Module, groups: list[Observe], observable: Observable, generator: torch.Generator
+    ) -> list[Tensor]:
         with full_precision(model):
             sketch = GradientSketch(
                 model,
@@ -165,7 +167,7 @@ class NoiseStability(Acquisition):
             device_type = next(model.parameters()).device.type
             lower = torch.autocast(device_type, torch.bfloat16) if self.autocast else nullcontext()
             with lower:
-                return [group.observe(sketch, "gradient sketch") for group in groups]
+                return [observe(sketch, "gradient sketch") for observe in groups]
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
