@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .acquisition import (
     ACQUISITIONS,
+    BADGE,
     Acquisition,
     Candidates,
     CoreSet,
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ACQUISITIONS",
+    "BADGE",
     "Acquisition",
     "ActiveTrainer",
     "ActiveTrainerCallback",

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 pytest.register_assert_rewrite("acquisition_contract")
 
@@ -12,6 +14,7 @@ from acquisition_contract import AcquisitionContract, calls, candidates_of, gene
 
 from hf_noise_al.acquisition import (  # noqa: E402
     ACQUISITIONS,
+    BADGE,
     Acquisition,
     CoreSet,
     EntropySampling,
@@ -24,6 +27,7 @@ from hf_noise_al.observables import features  # noqa: E402
 from hf_noise_al.selection import k_center_greedy  # noqa: E402
 
 SETTINGS = {"noise_stability": {"num_perturbations": 4}}
+RANDOM = {"random", "badge"}
 
 
 def by_name(name: str) -> Acquisition:
@@ -31,7 +35,7 @@ def by_name(name: str) -> Acquisition:
 
 
 class TestDeterministic(AcquisitionContract):
-    @pytest.fixture(params=sorted(ACQUISITIONS.keys() - {"random"}))
+    @pytest.fixture(params=sorted(ACQUISITIONS.keys() - RANDOM))
     def acquisition(self, request: pytest.FixtureRequest) -> Acquisition:
         return by_name(request.param)
 
@@ -39,9 +43,9 @@ class TestDeterministic(AcquisitionContract):
 class TestRandom(AcquisitionContract):
     random_choice = True
 
-    @pytest.fixture
-    def acquisition(self) -> Acquisition:
-        return by_name("random")
+    @pytest.fixture(params=["random", "badge"])
+    def acquisition(self, request: pytest.FixtureRequest) -> Acquisition:
+        return by_name(request.param)
 
 
 class TestNoiseStabilityVariants(AcquisitionContract):
@@ -88,7 +92,8 @@ class TestNoiseStabilityWithRandomSelection(AcquisitionContract):
 
 
 def test_every_acquisition_is_under_the_contract() -> None:
-    assert set(ACQUISITIONS) == {"noise_stability", "random", "entropy", "margin", "least_confidence", "core_set"}
+    known = "noise_stability random entropy margin least_confidence core_set badge"
+    assert set(ACQUISITIONS) == set(known.split())
     for name, cls in ACQUISITIONS.items():
         assert isinstance(by_name(name), cls) and issubclass(cls, Acquisition)
 
@@ -193,3 +198,76 @@ def test_core_set_names_a_labeled_row_that_is_not_finite() -> None:
     labeled = torch.tensor([[0.0, 0.0, 0.0], [float("nan"), 0.0, 0.0]])
     with pytest.raises(ValueError, match="row 1 holds NaN"):
         CoreSet().select(candidates_of(Given(), torch.ones(3, 3), labeled), 1, generator())
+
+
+# ---- BADGE -------------------------------------------------------------------------------------------------------
+
+
+def gradient_embeddings(head: nn.Linear, inside: Tensor) -> Tensor:
+    """Return the gradient of the loss in the head's weights for every row alone, the likeliest class as the label."""
+    rows = []
+    for row in inside:
+        logits = head(row)
+        loss = nn.functional.cross_entropy(logits, logits.argmax())
+        rows.append(torch.autograd.grad(loss, head.weight)[0].flatten())
+    return torch.stack(rows)
+
+
+def seeding(rows: Tensor, k: int, source: torch.Generator) -> list[int]:
+    """k-means++ from its definition: the longest row, then draws with the squared distance to the nearest drawn one."""
+    chosen = [int(rows.square().sum(dim=1).argmax())]
+    while len(chosen) < k:
+        squared = (rows[:, None] - rows[chosen]).square().sum(dim=2).amin(dim=1)
+        cumulative = squared.cumsum(dim=0)
+        draw = torch.rand((), generator=source, dtype=torch.float64) * cumulative[-1]
+        chosen.append(int((cumulative <= draw).sum()))
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_badge_is_k_means_plus_plus_on_gradients_of_the_head(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5)).double()
+    rows = torch.randn(60, 6).double()
+    candidates = candidates_of(model, rows)
+    query = BADGE().select(candidates, 15, generator(seed))
+    assert calls(candidates) == 1, "one pass"
+    embeddings = gradient_embeddings(model[2], model[1](model[0](rows)).detach())
+    assert query.indices.tolist() == seeding(embeddings, 15, generator(seed))
+    torch.testing.assert_close(query.scores, torch.linalg.vector_norm(embeddings, dim=1))
+    assert query.indices[0] == query.scores.argmax()
+
+
+def test_badge_of_a_thousand_classes_and_features_holds_only_the_factors() -> None:
+    """As embeddings these 40 rows would be 40 million numbers."""
+    torch.manual_seed(0)
+    model, sizes = nn.Linear(1000, 1000), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            sizes.extend(leaf.numel() for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
+            return found
+
+    candidates = candidates_of(model, torch.randn(40, 1000))
+    with Watch():
+        query = BADGE().select(candidates, 20, generator())
+    assert query.indices.unique().numel() == 20
+    assert max(sizes) == max(40 * (1 + 1000 + 1000), model.weight.numel())
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "found", "instead"),
+    [
+        ("multi_label_classification", "independent labels", "'noise_stability', 'entropy' or 'bald'"),
+        ("regression", "a regression", "'noise_stability' or 'core_set'"),
+    ],
+)
+def test_badge_refuses_what_has_no_likeliest_class_before_any_pass(problem_type: str, found: str, instead: str) -> None:
+    candidates = candidates_of(Given(problem_type), PROBABILITIES)
+    message = f"needs a model that chooses one class of several; the outputs of this Given are {found}. Use {instead}."
+    with pytest.raises(ValueError, match=message):
+        BADGE().select(candidates, 1, generator())
+    assert calls(candidates) == 0
+    with pytest.raises(ValueError, match="looks like a regression model"):
+        BADGE().select(candidates_of(nn.Linear(3, 1), PROBABILITIES), 1, generator())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .badge import BADGE
 from .base import Acquisition, Candidates, Observe, Query
 from .core_set import CoreSet
 from .noise_stability import NoiseStability
@@ -15,10 +16,12 @@ ACQUISITIONS: dict[str, type[Acquisition]] = {
     "margin": MarginSampling,
     "least_confidence": LeastConfidence,
     "core_set": CoreSet,
+    "badge": BADGE,
 }
 
 __all__ = [
     "ACQUISITIONS",
+    "BADGE",
     "Acquisition",
     "Candidates",
     "CoreSet",
