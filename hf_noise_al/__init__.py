@@ -5,6 +5,7 @@ from __future__ import annotations
 from .acquisition import (
     ACQUISITIONS,
     BADGE,
+    BALD,
     Acquisition,
     Candidates,
     CoreSet,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ACQUISITIONS",
     "BADGE",
+    "BALD",
     "Acquisition",
     "ActiveTrainer",
     "ActiveTrainerCallback",

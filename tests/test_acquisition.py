@@ -1,5 +1,6 @@
 """The contract for every acquisition, and what each family adds to it."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from acquisition_contract import AcquisitionContract, calls, candidates_of, gene
 from hf_noise_al.acquisition import (  # noqa: E402
     ACQUISITIONS,
     BADGE,
+    BALD,
     Acquisition,
+    Candidates,
     CoreSet,
     EntropySampling,
     LeastConfidence,
@@ -23,11 +26,12 @@ from hf_noise_al.acquisition import (  # noqa: E402
     NoiseStability,
     RandomSampling,
 )
-from hf_noise_al.observables import features  # noqa: E402
+from hf_noise_al.observables import Observable, features  # noqa: E402
 from hf_noise_al.selection import k_center_greedy  # noqa: E402
+from hf_noise_al.uncertainty import bald  # noqa: E402
 
-SETTINGS = {"noise_stability": {"num_perturbations": 4}}
-RANDOM = {"random", "badge"}
+SETTINGS = {"noise_stability": {"num_perturbations": 4}, "bald": {"num_samples": 3}}
+RANDOM = {"random", "badge", "bald"}
 
 
 def by_name(name: str) -> Acquisition:
@@ -46,6 +50,22 @@ class TestRandom(AcquisitionContract):
     @pytest.fixture(params=["random", "badge"])
     def acquisition(self, request: pytest.FixtureRequest) -> Acquisition:
         return by_name(request.param)
+
+
+class TestBALD(AcquisitionContract):
+    random_choice = True
+
+    @pytest.fixture
+    def acquisition(self) -> Acquisition:
+        return by_name("bald")
+
+    @pytest.fixture
+    def model(self) -> nn.Module:
+        """The contract's model with dropout before its head."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            layers = (nn.Linear(6, 8), nn.Tanh(), nn.LayerNorm(8), nn.Dropout(0.3), nn.Linear(8, 4))
+            return nn.Sequential(*layers).double().eval()
 
 
 class TestNoiseStabilityVariants(AcquisitionContract):
@@ -92,7 +112,7 @@ class TestNoiseStabilityWithRandomSelection(AcquisitionContract):
 
 
 def test_every_acquisition_is_under_the_contract() -> None:
-    known = "noise_stability random entropy margin least_confidence core_set badge"
+    known = "noise_stability random entropy margin least_confidence core_set badge bald"
     assert set(ACQUISITIONS) == set(known.split())
     for name, cls in ACQUISITIONS.items():
         assert isinstance(by_name(name), cls) and issubclass(cls, Acquisition)
@@ -271,3 +291,84 @@ def test_badge_refuses_what_has_no_likeliest_class_before_any_pass(problem_type:
     assert calls(candidates) == 0
     with pytest.raises(ValueError, match="looks like a regression model"):
         BADGE().select(candidates_of(nn.Linear(3, 1), PROBABILITIES), 1, generator())
+
+
+# ---- BALD --------------------------------------------------------------------------------------------------------
+
+
+class Dropped(Given):
+    """`Given` with dropout before its head."""
+
+    def __init__(self, problem_type: str | None = None) -> None:
+        super().__init__(problem_type)
+        self.dropout = nn.Dropout(0.4)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.head(self.dropout(input))
+
+
+class Recorded:
+    """Another acquisition's eyes: keeps the rows that each pass gave."""
+
+    def __init__(self, candidates: Candidates) -> None:
+        self.candidates, self.rows = candidates, []
+
+    def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
+        self.rows.append(self.candidates.observe(observable, description))
+        return self.rows[-1]
+
+
+def recorded(model: nn.Module, rows: Tensor) -> tuple[Candidates, list[Tensor]]:
+    candidates = candidates_of(model, rows)
+    record = Recorded(candidates)
+    return dataclasses.replace(candidates, observe=record), record.rows
+
+
+def test_bald_is_the_mutual_information_of_its_passes() -> None:
+    candidates, passes = recorded(Dropped().eval(), torch.randn(20, 3, generator=generator()))
+    query = BALD(num_samples=6).select(candidates, 4, generator())
+    samples = torch.stack(passes).double()
+    assert len(samples) == 6 and len(samples.unique(dim=0)) == 6, "each pass has masks of its own"
+    mean = samples.mean(dim=0)
+    expected = (torch.special.entr(mean).sum(1) - torch.special.entr(samples).sum(2).mean(0)).float()
+    torch.testing.assert_close(query.scores, expected, atol=1e-6, rtol=1e-5)
+    assert query.indices.tolist() == query.scores.argsort(descending=True)[:4].tolist()
+
+
+def test_bald_of_independent_labels_is_the_sum_over_them() -> None:
+    candidates, passes = recorded(
+        Dropped("multi_label_classification").eval(), torch.randn(20, 3, generator=generator())
+    )
+    query = BALD(num_samples=5).select(candidates, 4, generator())
+    samples = torch.stack(passes)
+    expected = sum(bald(torch.stack([samples[..., label], 1 - samples[..., label]], dim=-1)) for label in range(3))
+    torch.testing.assert_close(query.scores, expected)
+
+
+def test_bald_draws_other_masks_in_the_next_round_and_leaves_the_mode() -> None:
+    model = Dropped().eval()
+    candidates, source = candidates_of(model, torch.randn(20, 3, generator=generator())), generator()
+    first, second = (BALD(num_samples=2).select(candidates, 1, source).scores for _ in range(2))
+    assert not torch.equal(first, second)
+    assert not any(module.training for module in model.modules())
+
+
+def test_bald_refuses_a_model_without_dropout_before_any_pass() -> None:
+    candidates = candidates_of(Given(), PROBABILITIES)
+    with pytest.raises(ValueError, match=r"This Given has no active dropout .* so every pass would be the same"):
+        BALD().select(candidates, 1, generator())
+    assert calls(candidates) == 0
+
+
+def test_bald_of_a_regression_is_refused_before_any_pass() -> None:
+    candidates = candidates_of(Dropped("regression"), PROBABILITIES)
+    message = r"BALD compares class probabilities, and this Dropped is a regression model\. Use 'noise_stability' or"
+    with pytest.raises(ValueError, match=message):
+        BALD().select(candidates, 1, generator())
+    assert calls(candidates) == 0
+
+
+@pytest.mark.parametrize(("value", "message"), [(1, "at least 2, got 1"), (2.0, "a whole number, got 2.0")])
+def test_bald_needs_two_passes(value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"`num_samples` must be {message}"):
+        BALD(num_samples=value)
