@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .acquisition import (
     ACQUISITIONS,
+    BADGE,
+    BALD,
     Acquisition,
     Candidates,
     CoreSet,
@@ -28,6 +30,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ACQUISITIONS",
+    "BADGE",
+    "BALD",
     "Acquisition",
     "ActiveTrainer",
     "ActiveTrainerCallback",

@@ -29,7 +29,62 @@ def probabilities(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     Raises:
         ValueError: the model is a regression model, or it has more than one row of outputs per example.
     """
-    logits = _logits(model(**inputs))
+    return _class_probabilities(model, _logits(model(**inputs)))
+
+
+def features(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the input of the output head, the penultimate features: (B, H).
+
+    The head is the last linear layer or convolution that runs outside the model's ``base_model`` (anywhere, in a
+    plain module). Where it runs at every position (GPT-2's ``score``), the features are those of the position whose
+    output became the logits.
+    """
+    return _logits_and_features(model, inputs)[1]
+
+
+def probabilities_and_features(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return what `probabilities` and `features` do, from one forward pass: (B, 1 + C + H).
+
+    A row is the number of classes C, then the C probabilities, then the H features, so that it can be taken apart
+    without the model: see `split_probabilities_and_features`.
+    """
+    logits, rows = _logits_and_features(model, inputs)
+    classes = _class_probabilities(model, logits)
+    return torch.cat([classes.new_full((len(classes), 1), classes.shape[1]), classes, rows], dim=1)
+
+
+def split_probabilities_and_features(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Take rows of `probabilities_and_features` apart: (N, 1 + C + H) -> (N, C) and (N, H)."""
+    classes = int(rows[0, 0])
+    return rows[:, 1 : 1 + classes], rows[:, 1 + classes :]
+
+
+def default_observable(model: nn.Module) -> Observable:
+    """Return the paper's choice for `model`: `features` for a regression model, else `probabilities`."""
+    return features if is_regression(model) else probabilities
+
+
+def is_multi_label(model: nn.Module) -> bool:
+    """Return whether the outputs of `model` are independent labels rather than one class of several."""
+    return _problem_type(model) == "multi_label_classification"
+
+
+def is_regression(model: nn.Module) -> bool:
+    """Return whether the configuration of `model` says that its outputs are numbers; a plain module has none."""
+    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
+    return _problem_type(model) == "regression" or (num_labels == 1 and not is_multi_label(model))
+
+
+def names_in_base_model(model: nn.Module) -> set[str]:
+    """Return the names of the modules that are part of the model's ``base_model``; empty for a plain module."""
+    base = _base_model(model)
+    if base is None:
+        return set()
+    inside = {id(module) for module in base.modules()}
+    return {name for name, module in model.named_modules() if id(module) in inside}
+
+
+def _class_probabilities(model: nn.Module, logits: Tensor) -> Tensor:
     if logits.ndim != 2:
         raise ValueError(
             f"Class probabilities need logits of shape (batch, classes), found {tuple(logits.shape)}. "
@@ -46,13 +101,7 @@ def probabilities(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return logits.softmax(dim=1)
 
 
-def features(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the input of the output head, the penultimate features: (B, H).
-
-    The head is the last linear layer or convolution that runs outside the model's ``base_model`` (anywhere, in a
-    plain module). Where it runs at every position (GPT-2's ``score``), the features are those of the position whose
-    output became the logits.
-    """
+def _logits_and_features(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     called: list[tuple[Tensor, Tensor]] = []
 
     def remember(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
@@ -69,29 +118,7 @@ def features(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
             f"Found no output head in {type(model).__name__}: no linear layer or convolution ran outside its base "
             "model. Pass an `observable` of your own."
         )
-    return _rows_behind(logits, *called[-1])
-
-
-def default_observable(model: nn.Module) -> Observable:
-    """Return the paper's choice for `model`: `features` for a regression model, else `probabilities`."""
-    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
-    if _problem_type(model) == "regression" or (num_labels == 1 and not is_multi_label(model)):
-        return features
-    return probabilities
-
-
-def is_multi_label(model: nn.Module) -> bool:
-    """Return whether the outputs of `model` are independent labels rather than one class of several."""
-    return _problem_type(model) == "multi_label_classification"
-
-
-def names_in_base_model(model: nn.Module) -> set[str]:
-    """Return the names of the modules that are part of the model's ``base_model``; empty for a plain module."""
-    base = _base_model(model)
-    if base is None:
-        return set()
-    inside = {id(module) for module in base.modules()}
-    return {name for name, module in model.named_modules() if id(module) in inside}
+    return logits, _rows_behind(logits, *called[-1])
 
 
 def _problem_type(model: nn.Module) -> object:

@@ -79,20 +79,24 @@ def k_means_plus_plus(rows: Tensor, k: int, generator: torch.Generator, centers:
     Raises:
         ValueError: as `k_center_greedy`.
     """
-    distances = _Distances(rows, k, centers)
-    chosen = []
-    for _ in range(k):
-        weights = distances.squared.clamp(min=0).double()
-        cumulative = weights.cumsum(dim=0)
-        draw = torch.rand((), generator=generator, dtype=torch.float64)
-        if cumulative[-1] > 0:
-            index = int(torch.searchsorted(cumulative, draw * cumulative[-1], right=True))
-            index = min(index, int(weights.nonzero().max()))
-        else:
-            index = distances.farthest()
-        chosen.append(index)
-        distances.add(index)
-    return torch.tensor(chosen)
+    return _draw_by_distance(_Distances(rows, k, centers), k, generator)
+
+
+def k_means_plus_plus_of_products(left: Tensor, right: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Choose `k` of the N outer products of the (N, A) `left` and (N, B) `right` rows by k-means++ seeding.
+
+    The longest product comes first; each next one is drawn with probability proportional to its squared distance to
+    the nearest of those before (there is no center in the origin). The products are never formed: nothing is larger
+    than `left` and `right`. Where every distance left is zero, the lowest index follows.
+
+    Returns:
+        (k,) distinct indices in order of choice.
+
+    Raises:
+        ValueError: as `k_center_greedy`.
+    """
+    distances = _ProductDistances(left, right, k)
+    return _draw_by_distance(distances, k, generator, first=distances.longest())
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:
@@ -194,11 +198,59 @@ class _Distances:
         return int(self.squared.argmax())  # the first of equals
 
     def add(self, index: int) -> None:
-        self._move_closer(self.rows[index])
+        torch.minimum(self.squared, self._squared_to(index), out=self.squared)
         self.squared[index] = -1
 
+    def _squared_to(self, index: int) -> Tensor:
+        return _squared_distances(self.rows, self.rows[index])
+
     def _move_closer(self, center: Tensor) -> None:
-        torch.minimum(self.squared, (self.rows - center).square().sum(dim=1), out=self.squared)
+        torch.minimum(self.squared, _squared_distances(self.rows, center), out=self.squared)
+
+
+class _ProductDistances(_Distances):
+    """The same between outer products of rows, from their factors: no center in the origin."""
+
+    def __init__(self, left: Tensor, right: Tensor, k: int) -> None:
+        check_finite(left)
+        check_finite(right)
+        check_size(k, len(left))
+        self.left, self.right = _scaled(left), _scaled(right)
+        self.left_norms, self.right_norms = (rows.square().sum(dim=1) for rows in (self.left, self.right))
+        self.squared = torch.full_like(self.left_norms * self.right_norms, torch.inf)
+
+    def longest(self) -> int:
+        return int((self.left_norms * self.right_norms).argmax())
+
+    def _squared_to(self, index: int) -> Tensor:
+        # |a h - b g|^2 without the cancellation of |a|^2|h|^2 + |b|^2|g|^2 - 2<a,b><h,g>: zero for equal factors
+        left, right = (_squared_distances(rows, rows[index]) for rows in (self.left, self.right))
+        a, h = self.left_norms, self.right_norms
+        b, g = a[index], h[index]
+        return ((h + g) * left + (a + b) * right - left * right + (a - b) * (h - g)).clamp(min=0) / 2
+
+
+def _squared_distances(rows: Tensor, center: Tensor) -> Tensor:
+    return (rows - center).square().sum(dim=1)
+
+
+def _draw_by_distance(distances: _Distances, k: int, generator: torch.Generator, first: int | None = None) -> Tensor:
+    chosen: list[int] = []
+    if first is not None:
+        chosen.append(first)
+        distances.add(first)
+    while len(chosen) < k:
+        weights = distances.squared.clamp(min=0).double()
+        cumulative = weights.cumsum(dim=0)
+        draw = torch.rand((), generator=generator, dtype=torch.float64)
+        if cumulative[-1] > 0:
+            index = int(torch.searchsorted(cumulative, draw * cumulative[-1], right=True))
+            index = min(index, int(weights.nonzero().max()))
+        else:
+            index = distances.farthest()
+        chosen.append(index)
+        distances.add(index)
+    return torch.tensor(chosen)
 
 
 def _scaled(rows: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """The contract for every acquisition, and what each family adds to it."""
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 pytest.register_assert_rewrite("acquisition_contract")
 
@@ -12,7 +15,10 @@ from acquisition_contract import AcquisitionContract, calls, candidates_of, gene
 
 from hf_noise_al.acquisition import (  # noqa: E402
     ACQUISITIONS,
+    BADGE,
+    BALD,
     Acquisition,
+    Candidates,
     CoreSet,
     EntropySampling,
     LeastConfidence,
@@ -20,10 +26,12 @@ from hf_noise_al.acquisition import (  # noqa: E402
     NoiseStability,
     RandomSampling,
 )
-from hf_noise_al.observables import features  # noqa: E402
+from hf_noise_al.observables import Observable, features  # noqa: E402
 from hf_noise_al.selection import k_center_greedy  # noqa: E402
+from hf_noise_al.uncertainty import bald  # noqa: E402
 
-SETTINGS = {"noise_stability": {"num_perturbations": 4}}
+SETTINGS = {"noise_stability": {"num_perturbations": 4}, "bald": {"num_samples": 3}}
+RANDOM = {"random", "badge", "bald"}
 
 
 def by_name(name: str) -> Acquisition:
@@ -31,7 +39,7 @@ def by_name(name: str) -> Acquisition:
 
 
 class TestDeterministic(AcquisitionContract):
-    @pytest.fixture(params=sorted(ACQUISITIONS.keys() - {"random"}))
+    @pytest.fixture(params=sorted(ACQUISITIONS.keys() - RANDOM))
     def acquisition(self, request: pytest.FixtureRequest) -> Acquisition:
         return by_name(request.param)
 
@@ -39,9 +47,25 @@ class TestDeterministic(AcquisitionContract):
 class TestRandom(AcquisitionContract):
     random_choice = True
 
+    @pytest.fixture(params=["random", "badge"])
+    def acquisition(self, request: pytest.FixtureRequest) -> Acquisition:
+        return by_name(request.param)
+
+
+class TestBALD(AcquisitionContract):
+    random_choice = True
+
     @pytest.fixture
     def acquisition(self) -> Acquisition:
-        return by_name("random")
+        return by_name("bald")
+
+    @pytest.fixture
+    def model(self) -> nn.Module:
+        """The contract's model with dropout before its head."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            layers = (nn.Linear(6, 8), nn.Tanh(), nn.LayerNorm(8), nn.Dropout(0.3), nn.Linear(8, 4))
+            return nn.Sequential(*layers).double().eval()
 
 
 class TestNoiseStabilityVariants(AcquisitionContract):
@@ -88,7 +112,8 @@ class TestNoiseStabilityWithRandomSelection(AcquisitionContract):
 
 
 def test_every_acquisition_is_under_the_contract() -> None:
-    assert set(ACQUISITIONS) == {"noise_stability", "random", "entropy", "margin", "least_confidence", "core_set"}
+    known = "noise_stability random entropy margin least_confidence core_set badge bald"
+    assert set(ACQUISITIONS) == set(known.split())
     for name, cls in ACQUISITIONS.items():
         assert isinstance(by_name(name), cls) and issubclass(cls, Acquisition)
 
@@ -193,3 +218,157 @@ def test_core_set_names_a_labeled_row_that_is_not_finite() -> None:
     labeled = torch.tensor([[0.0, 0.0, 0.0], [float("nan"), 0.0, 0.0]])
     with pytest.raises(ValueError, match="row 1 holds NaN"):
         CoreSet().select(candidates_of(Given(), torch.ones(3, 3), labeled), 1, generator())
+
+
+# ---- BADGE -------------------------------------------------------------------------------------------------------
+
+
+def gradient_embeddings(head: nn.Linear, inside: Tensor) -> Tensor:
+    """Return the gradient of the loss in the head's weights for every row alone, the likeliest class as the label."""
+    rows = []
+    for row in inside:
+        logits = head(row)
+        loss = nn.functional.cross_entropy(logits, logits.argmax())
+        rows.append(torch.autograd.grad(loss, head.weight)[0].flatten())
+    return torch.stack(rows)
+
+
+def seeding(rows: Tensor, k: int, source: torch.Generator) -> list[int]:
+    """k-means++ from its definition: the longest row, then draws with the squared distance to the nearest drawn one."""
+    chosen = [int(rows.square().sum(dim=1).argmax())]
+    while len(chosen) < k:
+        squared = (rows[:, None] - rows[chosen]).square().sum(dim=2).amin(dim=1)
+        cumulative = squared.cumsum(dim=0)
+        draw = torch.rand((), generator=source, dtype=torch.float64) * cumulative[-1]
+        chosen.append(int((cumulative <= draw).sum()))
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_badge_is_k_means_plus_plus_on_gradients_of_the_head(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5)).double()
+    rows = torch.randn(60, 6).double()
+    candidates = candidates_of(model, rows)
+    query = BADGE().select(candidates, 15, generator(seed))
+    assert calls(candidates) == 1, "one pass"
+    embeddings = gradient_embeddings(model[2], model[1](model[0](rows)).detach())
+    assert query.indices.tolist() == seeding(embeddings, 15, generator(seed))
+    torch.testing.assert_close(query.scores, torch.linalg.vector_norm(embeddings, dim=1))
+    assert query.indices[0] == query.scores.argmax()
+
+
+def test_badge_of_a_thousand_classes_and_features_holds_only_the_factors() -> None:
+    """As embeddings these 40 rows would be 40 million numbers."""
+    torch.manual_seed(0)
+    model, sizes = nn.Linear(1000, 1000), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            sizes.extend(leaf.numel() for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
+            return found
+
+    candidates = candidates_of(model, torch.randn(40, 1000))
+    with Watch():
+        query = BADGE().select(candidates, 20, generator())
+    assert query.indices.unique().numel() == 20
+    assert max(sizes) == max(40 * (1 + 1000 + 1000), model.weight.numel())
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "found", "instead"),
+    [
+        ("multi_label_classification", "independent labels", "'noise_stability', 'entropy' or 'bald'"),
+        ("regression", "a regression", "'noise_stability' or 'core_set'"),
+    ],
+)
+def test_badge_refuses_what_has_no_likeliest_class_before_any_pass(problem_type: str, found: str, instead: str) -> None:
+    candidates = candidates_of(Given(problem_type), PROBABILITIES)
+    message = f"needs a model that chooses one class of several; the outputs of this Given are {found}. Use {instead}."
+    with pytest.raises(ValueError, match=message):
+        BADGE().select(candidates, 1, generator())
+    assert calls(candidates) == 0
+    with pytest.raises(ValueError, match="looks like a regression model"):
+        BADGE().select(candidates_of(nn.Linear(3, 1), PROBABILITIES), 1, generator())
+
+
+# ---- BALD --------------------------------------------------------------------------------------------------------
+
+
+class Dropped(Given):
+    """`Given` with dropout before its head."""
+
+    def __init__(self, problem_type: str | None = None) -> None:
+        super().__init__(problem_type)
+        self.dropout = nn.Dropout(0.4)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.head(self.dropout(input))
+
+
+class Recorded:
+    """Another acquisition's eyes: keeps the rows that each pass gave."""
+
+    def __init__(self, candidates: Candidates) -> None:
+        self.candidates, self.rows = candidates, []
+
+    def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
+        self.rows.append(self.candidates.observe(observable, description))
+        return self.rows[-1]
+
+
+def recorded(model: nn.Module, rows: Tensor) -> tuple[Candidates, list[Tensor]]:
+    candidates = candidates_of(model, rows)
+    record = Recorded(candidates)
+    return dataclasses.replace(candidates, observe=record), record.rows
+
+
+def test_bald_is_the_mutual_information_of_its_passes() -> None:
+    candidates, passes = recorded(Dropped().eval(), torch.randn(20, 3, generator=generator()))
+    query = BALD(num_samples=6).select(candidates, 4, generator())
+    samples = torch.stack(passes).double()
+    assert len(samples) == 6 and len(samples.unique(dim=0)) == 6, "each pass has masks of its own"
+    mean = samples.mean(dim=0)
+    expected = (torch.special.entr(mean).sum(1) - torch.special.entr(samples).sum(2).mean(0)).float()
+    torch.testing.assert_close(query.scores, expected, atol=1e-6, rtol=1e-5)
+    assert query.indices.tolist() == query.scores.argsort(descending=True)[:4].tolist()
+
+
+def test_bald_of_independent_labels_is_the_sum_over_them() -> None:
+    candidates, passes = recorded(
+        Dropped("multi_label_classification").eval(), torch.randn(20, 3, generator=generator())
+    )
+    query = BALD(num_samples=5).select(candidates, 4, generator())
+    samples = torch.stack(passes)
+    expected = sum(bald(torch.stack([samples[..., label], 1 - samples[..., label]], dim=-1)) for label in range(3))
+    torch.testing.assert_close(query.scores, expected)
+
+
+def test_bald_draws_other_masks_in_the_next_round_and_leaves_the_mode() -> None:
+    model = Dropped().eval()
+    candidates, source = candidates_of(model, torch.randn(20, 3, generator=generator())), generator()
+    first, second = (BALD(num_samples=2).select(candidates, 1, source).scores for _ in range(2))
+    assert not torch.equal(first, second)
+    assert not any(module.training for module in model.modules())
+
+
+def test_bald_refuses_a_model_without_dropout_before_any_pass() -> None:
+    candidates = candidates_of(Given(), PROBABILITIES)
+    with pytest.raises(ValueError, match=r"This Given has no active dropout .* so every pass would be the same"):
+        BALD().select(candidates, 1, generator())
+    assert calls(candidates) == 0
+
+
+def test_bald_of_a_regression_is_refused_before_any_pass() -> None:
+    candidates = candidates_of(Dropped("regression"), PROBABILITIES)
+    message = r"BALD compares class probabilities, and this Dropped is a regression model\. Use 'noise_stability' or"
+    with pytest.raises(ValueError, match=message):
+        BALD().select(candidates, 1, generator())
+    assert calls(candidates) == 0
+
+
+@pytest.mark.parametrize(("value", "message"), [(1, "at least 2, got 1"), (2.0, "a whole number, got 2.0")])
+def test_bald_needs_two_passes(value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"`num_samples` must be {message}"):
+        BALD(num_samples=value)

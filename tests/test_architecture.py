@@ -18,6 +18,7 @@ PACKAGE = ROOT / "hf_noise_al"
 LAYERS = {
     "_optional": 0,
     "distances": 1,
+    "dropout": 1,
     "gradient_sketch": 1,
     "history": 1,
     "initial_set": 1,

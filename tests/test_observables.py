@@ -29,8 +29,11 @@ from hf_noise_al.observables import (
     default_observable,
     features,
     is_multi_label,
+    is_regression,
     names_in_base_model,
     probabilities,
+    probabilities_and_features,
+    split_probabilities_and_features,
 )
 
 SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -184,6 +187,26 @@ def test_hooks_are_removed_when_the_model_raises() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
+@pytest.mark.parametrize("name", ["bert", "gpt2", "resnet", "lora bert", "linear"])
+def test_probabilities_and_features_come_from_one_pass(name: str) -> None:
+    build, make_inputs, _, width = CASES[name]
+    torch.manual_seed(0)
+    model, inputs, passes = build().eval(), make_inputs(), [0]
+    model.register_forward_pre_hook(lambda *_: passes.append(passes.pop() + 1))
+    with torch.no_grad():
+        classes, inside = split_probabilities_and_features(probabilities_and_features(model, inputs))
+        assert passes == [1]
+        assert torch.equal(classes, probabilities(model, inputs))
+        assert torch.equal(inside, features(model, inputs)) and inside.shape == (4, width)
+
+
+def test_probabilities_and_features_refuse_what_either_refuses() -> None:
+    with pytest.raises(ValueError, match="looks like a regression model"):
+        probabilities_and_features(bert(num_labels=1), text())
+    with pytest.raises(ValueError, match="Found no output head"):
+        probabilities_and_features(nn.Sequential(nn.Tanh()), numbers())
+
+
 # ---- probabilities -----------------------------------------------------------------------------------------------
 
 
@@ -208,7 +231,7 @@ def test_probabilities_of_a_regression_are_refused(changes: dict[str, Any]) -> N
     model = bert(**changes)
     with pytest.raises(ValueError, match=r"at least two outputs.*looks like a regression model\. Use `features`"):
         probabilities(model, text())
-    assert default_observable(model) is features
+    assert is_regression(model) and default_observable(model) is features
 
 
 def test_probabilities_need_one_row_per_example() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -104,6 +105,8 @@ def test_commands_are_right(line: str, tmp_path: Path, monkeypatch: pytest.Monke
         check_own(words[words.index("hf_noise_al") + 1 :], tmp_path, monkeypatch)
     elif words[:3] == ["python", "-m", "hf_noise_al"]:
         check_own(words[3:], tmp_path, monkeypatch)
+    elif words[0] == "python":
+        check_benchmark(words[1], words[2:], tmp_path, monkeypatch)
     else:
         assert words[0] == "hf-noise-al", f"nobody checks this command: {line}"
         check_own(words[1:], tmp_path, monkeypatch)
@@ -135,6 +138,16 @@ def check_own(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         for number, folder in enumerate(word for word in rest if not word.startswith("-") and "." not in word):
             save_curve(Path(folder), number)
     assert main(words) == 0
+
+
+def check_benchmark(program: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program is there; what is not one of its options is a setting of the recipe."""
+    assert Path(program).parent == Path("recipes/benchmarks") and (ROOT / program).is_file()
+    if Path(program).name == "acquisition.py" and "--selection" not in words:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.syspath_prepend(str((ROOT / program).parent))
+        options, flags = runpy.run_path(str(ROOT / program))["_parser"]().parse_known_args(words)
+        parse(find_recipe(options.recipe), [*flags, "--output_dir", str(tmp_path)])
 
 
 def save_curve(folder: Path, number: int) -> None:

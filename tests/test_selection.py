@@ -3,13 +3,15 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hf_noise_al.selection import (
     SelectionName,
@@ -18,6 +20,7 @@ from hf_noise_al.selection import (
     k_center_greedy,
     k_dpp,
     k_means_plus_plus,
+    k_means_plus_plus_of_products,
     row_norms,
     select_rows,
     top_k,
@@ -220,6 +223,86 @@ def test_k_means_plus_plus_never_draws_what_a_center_covers() -> None:
     rows = torch.tensor([[5.0, 5.0], [1.0, 0.0], [5.0, 5.0]])
     for seed in range(20):
         assert k_means_plus_plus(rows, 1, generator(seed), rows[:1]).tolist() == [1]
+
+
+# ---- k-means++ of outer products -----------------------------------------------------------------------------------
+
+
+def products(left: Tensor, right: Tensor) -> Tensor:
+    """Return the (N, A * B) rows that `k_means_plus_plus_of_products` never forms."""
+    return (left[:, :, None] * right[:, None, :]).flatten(1)
+
+
+def brute_force_seeding(rows: Tensor, k: int, source: torch.Generator) -> list[int]:
+    """The longest row, then draws with the squared distance to the nearest drawn one, from the definition."""
+    chosen = [int(rows.square().sum(dim=1).argmax())]
+    while len(chosen) < k:
+        squared = (rows[:, None] - rows[chosen]).square().sum(dim=2).amin(dim=1)
+        squared[chosen] = 0
+        cumulative = squared.cumsum(dim=0)
+        draw = torch.rand((), generator=source, dtype=torch.float64) * cumulative[-1]
+        left = [i for i in range(len(rows)) if i not in chosen]
+        found = next((i for i in left if cumulative[i] > draw), left[0])
+        chosen.append(found if cumulative[-1] > 0 else left[0])
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_are_drawn_as_the_rows_that_they_stand_for(seed: int, dtype: torch.dtype) -> None:
+    source = generator(seed)
+    left, right = (torch.randn(40, width, generator=source, dtype=torch.float64) for width in (3, 5))
+    found = k_means_plus_plus_of_products(left.to(dtype), right.to(dtype), 12, generator(seed))
+    assert found.tolist() == brute_force_seeding(products(left, right), 12, generator(seed))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(integer_rows(), st.integers(0, 3), st.sampled_from([1.0, 2.0**-60, 2.0**60]))
+def test_products_among_duplicates_and_zeros(
+    case: tuple[list[list[int]], int, list[list[int]]], seed: int, scale: float
+) -> None:
+    rows, k, _ = case
+    left = torch.tensor(rows).float()
+    right = left.flip(1) - 1
+    found = k_means_plus_plus_of_products(left * scale, right / scale, k, generator(seed)).tolist()
+    assert found == brute_force_seeding(products(left, right).double(), k, generator(seed))
+    assert len(set(found)) == k
+
+
+def test_products_see_near_duplicates_far_from_the_origin() -> None:
+    """Where inner products are subtracted, rows that differ by less than rounding look the same, or worse, far."""
+    left = torch.tensor([[4096.0, 0.0], [4096.0, 0.0], [4096.0, 2.0**-8]])
+    right = torch.full((3, 4), 1000.0)
+    for seed in range(20):
+        assert k_means_plus_plus_of_products(left, right, 3, generator(seed)).tolist() == [0, 2, 1]
+        assert k_means_plus_plus_of_products(left[:2], right[:2], 2, generator(seed)).tolist() == [0, 1]
+
+
+def test_products_are_never_formed() -> None:
+    rows, width = 64, 1000
+    sizes = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            sizes.extend(leaf.numel() for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
+            return found
+
+    left, right = (torch.randn(rows, width, generator=generator(seed)) for seed in range(2))
+    with Watch():
+        k_means_plus_plus_of_products(left, right, 5, generator())
+    assert max(sizes) == rows * width, "nothing is larger than one factor"
+
+
+def test_products_check_their_rows_and_sizes() -> None:
+    bad = torch.ones(4, 2)
+    bad[2, 1] = float("nan")
+    for left, right in ((bad, torch.ones(4, 3)), (torch.ones(4, 3), bad)):
+        with pytest.raises(ValueError, match="row 2 holds NaN"):
+            k_means_plus_plus_of_products(left, right, 1, generator())
+    for k in (0, 5):
+        with pytest.raises(ValueError, match=f"Cannot query {k} of 4 unlabeled examples"):
+            k_means_plus_plus_of_products(torch.ones(4, 2), torch.ones(4, 3), k, generator())
 
 
 # ---- k-DPP -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .badge import BADGE
+from .bald import BALD
 from .base import Acquisition, Candidates, Observe, Query
 from .core_set import CoreSet
 from .noise_stability import NoiseStability
@@ -15,10 +17,14 @@ ACQUISITIONS: dict[str, type[Acquisition]] = {
     "margin": MarginSampling,
     "least_confidence": LeastConfidence,
     "core_set": CoreSet,
+    "badge": BADGE,
+    "bald": BALD,
 }
 
 __all__ = [
     "ACQUISITIONS",
+    "BADGE",
+    "BALD",
     "Acquisition",
     "Candidates",
     "CoreSet",

@@ -91,8 +91,8 @@ def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> di
 
 
 def queries(folder: Path) -> dict[str, Any]:
-    found = {name: query(folder, name) for name in (*ESTIMATORS, "entropy", "random", "core_set")}
-    few = {f"few by {name}": query(folder, name, rows=3, size=2) for name in ESTIMATORS}
+    found = {name: query(folder, name) for name in (*ESTIMATORS, "entropy", "random", "core_set", "badge", "bald")}
+    few = {f"few by {name}": query(folder, name, rows=3, size=2) for name in (*ESTIMATORS, "badge", "bald")}
     return {**found, **few}
 
 
