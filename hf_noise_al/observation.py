@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from transformers.utils.logging import get_logger, tqdm
 
 from .observables import Observable
+from .sharding import is_sharded
 
 logger = get_logger(__name__)
 CACHE_BYTES = 2**31
@@ -64,6 +65,10 @@ class Observer:
         order = sorted(range(len(rows)), key=_lengths(dataset).__getitem__, reverse=True)
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         self.batches = batches[accelerator.process_index :: accelerator.num_processes]
+        self.num_own = len(self.batches)
+        if is_sharded(model):  # each forward pass needs every process: who has fewer repeats a batch, for nothing
+            most = -(-len(batches) // accelerator.num_processes)
+            self.batches += batches[:1] * (most - self.num_own)
         self.kept: list[Batch] = []
         self.kept_bytes = 0
         self.summary = f"{len(rows)} rows in {len(batches)} batches of up to {batch_size}"
@@ -77,14 +82,15 @@ class Observer:
         found: list[tuple[list[int], Tensor]] = []
         bar = tqdm(total=len(self.batches), desc=description, leave=False, disable=self.disable_tqdm, unit="batch")
         with bar, _evaluation_mode(self.model), torch.no_grad():
-            for positions, batch in zip(self.batches, self._inputs(), strict=True):
+            for number, (positions, batch) in enumerate(zip(self.batches, self._inputs(), strict=True)):
                 rows = observable(self.model, self.prepare(batch))
                 if rows.ndim != 2 or len(rows) != len(positions):
                     raise ValueError(
                         f"An observable must return one row per example: ({len(positions)}, D) here, "
                         f"found {tuple(rows.shape)}."
                     )
-                found.append((positions, rows.cpu()))
+                if number < self.num_own:
+                    found.append((positions, rows.cpu()))
                 bar.update()
         return self._check(self._gather(found))
 

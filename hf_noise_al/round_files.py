@@ -132,15 +132,16 @@ class RoundFiles:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(target, ignore_errors=True)
             temporary.mkdir(parents=True)
-            with _without_progress_bars():
-                trainer._save(str(temporary))
+        with _without_progress_bars():
+            trainer._save_weights(str(temporary))
+        if trainer.is_world_process_zero():
             if output is not None:
                 write_atomically(temporary / OUTPUT_FILE, output)
             temporary.rename(target)
         trainer.accelerator.wait_for_everyone()
 
     def _load(self, source: Path) -> None:
-        self.trainer._load_from_checkpoint(str(source))
+        self.trainer._load_weights(str(source))
         self.trainer.accelerator.wait_for_everyone()
 
     def _last_checkpoint(self, folder: Path) -> Path | None:

@@ -300,6 +300,7 @@ class ActiveTrainer(UpstreamTrainer):
         if self.args.candidate_size is not None and self.args.candidate_size < len(unlabeled):
             drawn = torch.randperm(len(unlabeled), generator=generator)[: max(self.args.candidate_size, size)]
             rows = [unlabeled[i] for i in sorted(drawn.tolist())]
+        self._prepare_to_look()
         with untouched_random_state():
             query = self.acquisition.select(self._candidates(rows), size, generator)
         chosen = [rows[i] for i in query.indices.tolist()]

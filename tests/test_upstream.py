@@ -2,18 +2,21 @@
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers.trainer
+from accelerate.state import AcceleratorState
 from huggingface_hub.utils import filter_repo_objects
 from tiny_run import assert_same_outcome, make_model, make_pool, make_trainer, outcome
 from torch import nn
 from transformers import Trainer
 
-from hf_noise_al import ActiveTrainingArguments, HeldOutLabels
+from hf_noise_al import ActiveTrainer, ActiveTrainingArguments, HeldOutLabels
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -150,13 +153,78 @@ def test_quantized_weights_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
         make_trainer(tmp_path, trainer={"model": model})
 
 
-@pytest.mark.parametrize("name", ["is_fsdp_enabled", "is_deepspeed_enabled"])
-def test_sharded_weights_are_refused(tmp_path: Path, name: str) -> None:
-    trainer = make_trainer(tmp_path)
-    assert getattr(trainer, name) is False
-    setattr(trainer, name, True)
-    with pytest.raises(ValueError, match="FSDP and DeepSpeed are not supported yet"):
+class Plugin:
+    """Stands for accelerate's plugin of FSDP."""
+
+    fsdp_version = 2
+    cpu_ram_efficient_loading = False
+    transformer_cls_names_to_wrap: list[str] | None = None
+
+
+@pytest.fixture
+def sharding(tmp_path: Path) -> Iterator[tuple[ActiveTrainer, Plugin]]:
+    """Return a trainer whose accelerator says that it shards."""
+    trainer, plugin = make_trainer(tmp_path), Plugin()
+    trainer.accelerator.state.fsdp_plugin = plugin
+    yield trainer, plugin
+    AcceleratorState._reset_state()
+
+
+def test_fsdp1_is_refused(sharding: tuple[ActiveTrainer, Plugin]) -> None:
+    trainer, plugin = sharding
+    trainer._refuse_what_cannot_work()
+    plugin.fsdp_version = 1
+    with pytest.raises(ValueError, match="FSDP1 is not supported.* `accelerate launch --use_fsdp --fsdp_version 2`"):
         trainer._refuse_what_cannot_work()
+
+
+def test_deepspeed_is_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    assert trainer.is_deepspeed_enabled is False
+    trainer.is_deepspeed_enabled = True
+    with pytest.raises(ValueError, match="DeepSpeed is not supported yet. Use FSDP2"):
+        trainer._refuse_what_cannot_work()
+
+
+@pytest.mark.parametrize("name", ["tp_size", "cp_size", "dp_replicate_size"])
+def test_other_parallelism_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    trainer = make_trainer(tmp_path)
+    axes = SimpleNamespace(**{"dp_shard_size": 4, name: 1})
+    monkeypatch.setattr(type(trainer.accelerator), "parallelism_config", axes, raising=False)
+    trainer._refuse_what_cannot_work()
+    setattr(axes, name, 2)
+    with pytest.raises(ValueError, match=f"`{name}` above 1 is not supported.*Use FSDP2 alone"):
+        trainer._refuse_what_cannot_work()
+
+
+def test_loading_on_one_process_is_refused_for_a_model_with_buffers(sharding: tuple[ActiveTrainer, Plugin]) -> None:
+    trainer, plugin = sharding
+    plugin.cpu_ram_efficient_loading = True
+    trainer._refuse_what_cannot_work()
+    trainer.model.norm = nn.BatchNorm1d(3)
+    with pytest.raises(
+        ValueError, match=r"cannot load its buffers \(norm.running_mean\).*fsdp_cpu_ram_efficient_loading"
+    ):
+        trainer._refuse_what_cannot_work()
+
+
+def test_blocks_around_the_embedding_are_not_sharded_as_one(sharding: tuple[ActiveTrainer, Plugin]) -> None:
+    trainer, plugin = sharding
+    trainer._keep_embedding_apart(trainer.model)
+    assert plugin.transformer_cls_names_to_wrap == ["BertLayer"]
+    plugin.transformer_cls_names_to_wrap = ["BertEncoder"]
+    trainer._keep_embedding_apart(trainer.model)
+    assert plugin.transformer_cls_names_to_wrap == ["BertEncoder"], "the user's choice"
+
+
+def test_a_model_that_does_not_name_its_embedding_can_be_sharded(sharding: tuple[ActiveTrainer, Plugin]) -> None:
+    def refuse() -> None:
+        raise NotImplementedError
+
+    trainer, _ = sharding
+    trainer.model.get_input_embeddings = refuse
+    trainer._keep_embedding_apart(trainer.model)
+    assert trainer.model.get_input_embeddings() is None
 
 
 # ---- uploads ---------------------------------------------------------------------------------------------------------
