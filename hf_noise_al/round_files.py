@@ -148,7 +148,7 @@ class RoundFiles:
         """Return the newest checkpoint from which training goes on exactly: written to its end, not half removed."""
         processes = self.trainer.accelerator.num_processes
         names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
-        names += ["optimizer.pt", "scheduler.pt"]
+        names += ["scheduler.pt", *self.trainer._optimizer_files()]
         found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
         for checkpoint in found:
             if _is_complete(checkpoint, names):
@@ -164,7 +164,12 @@ def _is_complete(checkpoint: Path, names: list[str]) -> bool:
     except (OSError, ValueError):
         return False
     weights = any(checkpoint.glob("*.safetensors")) or any(checkpoint.glob("pytorch_model*.bin"))
-    return weights and all(zipfile.is_zipfile(checkpoint / name) for name in names)  # torch.save ends with an index
+    return weights and all(_is_whole(checkpoint / name) for name in names)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether the file was written to its end: what torch.save writes ends with an index."""
+    return path.is_file() and (path.name == ".metadata" or zipfile.is_zipfile(path))
 
 
 @contextmanager

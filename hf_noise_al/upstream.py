@@ -221,6 +221,14 @@ class UpstreamTrainer(Trainer):
     def _state_dict_is_whole(self) -> bool:
         return "FULL_STATE_DICT" in str(self.accelerator.state.fsdp_plugin.state_dict_type)
 
+    def _optimizer_files(self) -> list[str]:
+        """Return what a checkpoint must hold, beside weights and scheduler, for training to go on from it."""
+        if not self.is_fsdp_enabled:
+            return ["optimizer.pt"]
+        if self._state_dict_is_whole():
+            return ["optimizer.bin", "pytorch_model_fsdp.bin"]
+        return ["optimizer_0/.metadata", "pytorch_model_fsdp_0/.metadata"]  # written when all shards are there
+
     def _save_weights(self, folder: str) -> None:
         """Save the model with its weights whole; every process must call it, one writes."""
         state = whole_weights(self.model, self.args.should_save) if is_sharded(self.model) else None

@@ -19,6 +19,7 @@ LAYERS = {
     "_optional": 0,
     "history": 1,
     "initial_set": 1,
+    "lost_processes": 1,
     "observables": 1,
     "perturbation": 1,
     "pool": 1,

@@ -5,8 +5,10 @@ Simulated: accelerate shards on accelerators only, so it is told here that the g
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
-from tiny_run import make_model, make_pool, make_trainer
+from peft import LoraConfig, TaskType, get_peft_model
+from processes_script import ROUNDS, Stop
+from tiny_run import make_model, make_pool, make_trainer, outcome
 
-from hf_noise_al import NoiseStability
+from hf_noise_al import ActiveTrainer, NoiseStability
+from hf_noise_al.observables import probabilities
 from hf_noise_al.perturbation import perturbed, perturbed_tensors
 from hf_noise_al.sharding import global_norms, is_sharded, local, settle, whole
+from hf_noise_al.weight_files import whole_weights
 
 
 def take_these_processes_for_gpus() -> None:
@@ -88,7 +94,135 @@ def deviations(folder: Path) -> dict[str, Any]:
     }
 
 
-PARTS: dict[str, Callable[[Path], Any]] = {"queries": queries, "deviations": deviations}
+RUN: dict[str, Any] = {
+    "optim": "sgd",  # Adam makes steps of gradients that are nothing but rounding
+    "query_size": 8,  # whole batches: a last one that is not would be filled up on several processes
+    "num_rounds": 2,
+    "num_train_epochs": 2,
+    "acquisition_kwargs": {"num_perturbations": 2},
+}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def whole_run(folder: Path, fresh: bool = False, num_labels: int = 2, **arguments: Any) -> dict[str, Any]:
+    """Look at the model before its first training, then run two rounds; batches are as large on any number."""
+    each = 4 // int(os.environ.get("WORLD_SIZE", "1"))
+    make = partial(make_model, num_labels, **NO_DROPOUT)
+    trainer = make_trainer(
+        folder,
+        trainer={"model_init": lambda: make()} if fresh else {"model": make()},
+        per_device_train_batch_size=each,
+        **{**RUN, **arguments},
+    )
+    trainer.evaluate()
+    looked = trainer.query(5).indices.tolist()
+    trainer.train()
+    trainer.save_model()
+    trainer.create_model_card()
+    return {"looked": looked, **plain(trainer), "sharded": is_sharded(trainer.model)}
+
+
+def plain(trainer: ActiveTrainer) -> dict[str, Any]:
+    found = outcome(trainer)
+    return {
+        "annotations": [[a.row, a.label, a.round, a.score] for a in found["annotations"]],
+        "history": found["history"],
+        "weights": [float(value.double().sum()) for value in whole_weights(trainer.model, keep=True).values()],
+    }
+
+
+def runs(folder: Path) -> dict[str, Any]:
+    return {
+        "model": whole_run(folder / "model"),
+        "model_init": whole_run(folder / "model_init", fresh=True),
+        "regression": whole_run(folder / "regression", num_labels=1, save_strategy="epoch"),
+    }
+
+
+def uninterrupted_run(folder: Path) -> dict[str, Any]:
+    trainer = make_trainer(folder / "whole", **ROUNDS)
+    trainer.train()
+    return plain(trainer)
+
+
+def killed_run(folder: Path, state_dict_type: str = "FULL_STATE_DICT") -> dict[str, Any]:
+    resume = (folder / "killed" / "active_state.json").exists()
+    callbacks = [] if resume else [Stop(kill=True)]
+    trainer = make_trainer(folder / "killed", trainer={"callbacks": callbacks}, **ROUNDS)
+    plugin = trainer.accelerator.state.fsdp_plugin
+    plugin.state_dict_config = plugin.optim_state_dict_config = None
+    plugin.set_state_dict_type(state_dict_type)
+    trainer.train(resume_from_checkpoint=resume)
+    return plain(trainer)
+
+
+calls = 0
+
+
+def mortal(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Observe probabilities; in the middle of the first query the last process dies, unless it did before."""
+    global calls
+    calls += 1
+    if calls == 9 and "DIE" in os.environ and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return probabilities(model, inputs)
+
+
+def mortal_run(folder: Path) -> dict[str, Any]:
+    trainer = make_trainer(folder / "mortal", trainer={"observable": mortal}, **RUN)
+    trainer.train(resume_from_checkpoint=(folder / "mortal" / "active_state.json").exists())
+    return plain(trainer)
+
+
+def make_lora() -> torch.nn.Module:
+    """Return a BERT with adapters that are not zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        config = LoraConfig(task_type=TaskType.SEQ_CLS, r=3, target_modules=["query", "value"], lora_dropout=0.0)
+        model = get_peft_model(make_model(**NO_DROPOUT), config)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter)
+    return model
+
+
+def lora(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    each = 4 // int(os.environ.get("WORLD_SIZE", "1"))
+    for chosen in ("trainable", "all"):
+        trainer = make_trainer(
+            folder / f"lora-{chosen}",
+            trainer={"model": make_lora()},
+            per_device_train_batch_size=each,
+            **{**RUN, "acquisition_kwargs": {"num_perturbations": 3, "parameter_filter": chosen}},
+        )
+        trainer._prepare_to_look()
+        before, moving = bits(trainer.model), [p.requires_grad for p in trainer.model.parameters()]
+        picked = trainer.query(9).indices.tolist()
+        kept = list(map(torch.equal, before, bits(trainer.model)))
+        trainer.train()
+        trained = list(map(torch.equal, before, bits(trainer.model)))
+        found[chosen] = {
+            "picked": picked,
+            "bits kept": all(kept),
+            "base bits kept by training": all(same for same, moves in zip(trained, moving, strict=True) if not moves),
+            "trained": not all(trained),
+            "sharded": is_sharded(trainer.model),
+            **plain(trainer),
+        }
+    return found
+
+
+PARTS: dict[str, Callable[[Path], Any]] = {
+    "queries": queries,
+    "deviations": deviations,
+    "runs": runs,
+    "uninterrupted": uninterrupted_run,
+    "killed": killed_run,
+    "killed with shards": partial(killed_run, state_dict_type="SHARDED_STATE_DICT"),
+    "mortal": mortal_run,
+    "lora": lora,
+}
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """FSDP2 on two processes of a CPU (simulated: accelerate is told that they are GPUs): the queries of one process."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,21 @@ import launching
 import pytest
 import sharded_script
 import torch
+import transformers
 from accelerate.utils import FullyShardedDataParallelPlugin
+from transformers import BertForSequenceClassification
+
+from hf_noise_al.weight_files import whole_weights
 
 HAS_FSDP2 = "fsdp_version" in FullyShardedDataParallelPlugin.__dataclass_fields__
 pytestmark = [
     pytest.mark.slow,  # it starts interpreters
     pytest.mark.skipif(not HAS_FSDP2, reason="accelerate has FSDP2 from release 1.6 on"),
 ]
+only_if_upstream_resumes = pytest.mark.skipif(
+    int(transformers.__version__.split(".")[0]) < 5,
+    reason="transformers 4 cannot load an optimizer on several processes without an accelerator",
+)
 launch = partial(launching.launch, sharded_script.__file__, SIMULATED="1")
 
 
@@ -25,15 +34,20 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = {part: sharded_script.PARTS[part](folder) for part in ("queries", "deviations")}
+        found = {part: sharded_script.PARTS[part](folder) for part in ("queries", "deviations", "runs", "lora")}
     finally:
         torch.set_num_threads(before)
     return json.loads(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return launch("fsdp2", 2, tmp_path_factory.mktemp("two"), "queries", "deviations")
+def two_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def two(two_folder: Path) -> list[dict[str, Any]]:
+    return launch("fsdp2", 2, two_folder, "queries", "deviations", "runs", "lora", "uninterrupted")
 
 
 @pytest.mark.parametrize("name", ["noise_stability", "entropy", "core_set", "few"])
@@ -77,3 +91,84 @@ def test_simulated_fsdp2_adds_the_noise_of_one_process(two: list[dict[str, Any]]
             torch.testing.assert_close(
                 torch.tensor(found["deviations"]["moved"][name]), torch.tensor(expected), rtol=1e-5, atol=1e-7
             )
+
+
+@pytest.mark.parametrize("name", ["model", "model_init", "regression"])
+def test_simulated_fsdp2_runs_after_a_look_and_ends_as_one_process_does(
+    two: list[dict[str, Any]], alone: dict[str, Any], name: str
+) -> None:
+    expected = alone["runs"][name]
+    assert two[0]["runs"] == two[1]["runs"]
+    found = two[0]["runs"][name]
+    assert found["sharded"] and not expected["sharded"]
+    assert found["looked"] == expected["looked"]
+    assert found["weights"] == pytest.approx(expected["weights"], abs=1e-4)
+    if name != "regression":  # its rows tie but for rounding
+        assert [row for row, *_ in found["annotations"]] == [row for row, *_ in expected["annotations"]]
+
+
+def test_simulated_fsdp2_writes_once_what_one_process_can_load(two: list[dict[str, Any]], two_folder: Path) -> None:
+    run = two_folder / "model"
+    assert {path.name for path in (run / "_rounds").iterdir()} == {"initial", "00", "01"}
+    assert not [path for path in two_folder.rglob("*") if "incomplete" in path.name or "previous" in path.name]
+    assert "| 1 | 16 |" in (run / "README.md").read_text()
+    for folder in (run, run / "_rounds" / "01" / "model"):
+        model = BertForSequenceClassification.from_pretrained(folder)
+        assert model.config.architectures == ["BertForSequenceClassification"]
+        sums = [float(value.double().sum()) for value in whole_weights(model, keep=True).values()]
+        assert sums == two[0]["runs"]["model"]["weights"]
+
+
+@pytest.mark.parametrize("chosen", ["trainable", "all"])
+def test_simulated_fsdp2_leaves_adapters_and_base_weights(
+    two: list[dict[str, Any]], alone: dict[str, Any], chosen: str
+) -> None:
+    expected = alone["lora"][chosen]
+    for found in (each["lora"][chosen] for each in two):
+        assert found["sharded"] and found["trained"]
+        assert found["bits kept"] and found["base bits kept by training"]
+        assert found["picked"] == expected["picked"]
+        assert [row for row, *_ in found["annotations"]] == [row for row, *_ in expected["annotations"]]
+        assert found["weights"] == pytest.approx(expected["weights"], abs=1e-4)
+    assert alone["lora"]["trainable"]["picked"] != alone["lora"]["all"]["picked"]
+
+
+@only_if_upstream_resumes
+@pytest.mark.parametrize("part", ["killed", "killed with shards"])
+def test_simulated_fsdp2_killed_while_it_trains_resumes_exactly(
+    tmp_path: Path, two: list[dict[str, Any]], part: str
+) -> None:
+    launch("fsdp2", 2, tmp_path, part, check=False)
+    assert json.loads((tmp_path / "killed" / "active_state.json").read_text())["round"] == 1
+    assert list((tmp_path / "killed" / "_rounds" / "01").glob("checkpoint-*"))
+    for found in launch("fsdp2", 2, tmp_path, part):
+        assert found[part] == two[0]["uninterrupted"]
+
+
+@pytest.mark.parametrize("launcher", ["fsdp2", "ddp"])
+def test_a_process_that_dies_in_a_query_ends_the_run_and_resume_repeats_the_query(
+    tmp_path: Path, launcher: str
+) -> None:
+    started = time.monotonic()
+    done = launching.run(
+        sharded_script.__file__,
+        launcher,
+        2,
+        tmp_path,
+        "mortal",
+        DIE="1",
+        **({"SIMULATED": "1"} if launcher == "fsdp2" else {}),
+    )
+    assert done.returncode != 0
+    assert time.monotonic() - started < 120, (
+        "a loaded machine starts in half a minute; gloo itself waits for 30 minutes"
+    )
+    assert "Another process of this run died or stopped answering during a query" in done.stderr
+    assert "SIGKILL" in done.stderr
+    state = json.loads((tmp_path / "mortal" / "active_state.json").read_text())
+    assert (state["round"], state["phase"], state["pending"]) == (1, "query", None)
+    environment = {"SIMULATED": "1"} if launcher == "fsdp2" else {}
+    (resumed, _) = launching.launch(sharded_script.__file__, launcher, 2, tmp_path, "mortal", **environment)
+    (tmp_path / "whole").mkdir()
+    (whole, _) = launching.launch(sharded_script.__file__, launcher, 2, tmp_path / "whole", "mortal", **environment)
+    assert resumed["mortal"] == whole["mortal"]
