@@ -146,6 +146,8 @@ class RoundFiles:
 
     def _last_checkpoint(self, folder: Path) -> Path | None:
         """Return the newest checkpoint from which training goes on exactly: written to its end, not half removed."""
+        if self.trainer.is_deepspeed_enabled:
+            return None  # its checkpoints are of many files: the round is trained from its start again
         processes = self.trainer.accelerator.num_processes
         names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
         names += ["scheduler.pt", *self.trainer._optimizer_files()]

@@ -1,12 +1,14 @@
 """Sharded weights: what this process holds of a tensor, and what the tensor is as a whole.
 
-A tensor is whole, or sharded by FSDP2 (``fully_shard``: a `DTensor` on a mesh of one dimension).
+A tensor is whole, or sharded by FSDP2 (``fully_shard``: a `DTensor` on a mesh of one dimension), or sharded by
+DeepSpeed's ZeRO-3 (an empty tensor with attributes: ``ds_tensor`` is this process's part of the flattened whole).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -14,11 +16,13 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
+_RELEASES: weakref.WeakKeyDictionary[nn.Module, weakref.WeakMethod[Callable[[], object]]] = weakref.WeakKeyDictionary()
+
 
 def is_sharded(model: nn.Module) -> bool:
     """Return whether any weight of `model` is sharded: a forward pass then needs every process."""
     return any(isinstance(module, FSDPModule) for module in model.modules()) or any(
-        isinstance(parameter, DTensor) for parameter in model.parameters()
+        isinstance(parameter, DTensor) or _is_zero3(parameter) for parameter in model.parameters()
     )
 
 
@@ -31,17 +35,29 @@ def settle(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+    release = _RELEASES.get(model, lambda: None)()
+    if release is not None:
+        release()
+
+
+def settle_by(model: nn.Module, release: Callable[[], object]) -> None:
+    """Let `settle` call `release`, a method of the engine that gathers the weights of `model`, while that lives."""
+    _RELEASES[model] = weakref.WeakMethod(release)
 
 
 def local(parameter: Tensor) -> Tensor:
     """Return the storage that this process holds of `parameter`, the parameter's own data where it is whole."""
+    if _is_zero3(parameter):
+        start, end = _zero3_range(parameter)
+        part: Tensor = parameter.ds_tensor.detach()  # type: ignore[attr-defined]
+        return part[: end - start]
     tensor = parameter.detach()
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def global_shape(parameter: Tensor) -> tuple[int, ...]:
     """Return the shape of the whole tensor."""
-    return tuple(parameter.shape)
+    return tuple(parameter.ds_shape if _is_zero3(parameter) else parameter.shape)  # type: ignore[attr-defined]
 
 
 def global_numel(parameter: Tensor) -> int:
@@ -50,18 +66,24 @@ def global_numel(parameter: Tensor) -> int:
 
 
 def local_part(parameter: Tensor, whole: Tensor) -> Tensor:
-    """Return the entries of `whole`, of the global shape, where `local` holds those of `parameter`; a view."""
-    if not isinstance(parameter, DTensor):
+    """Return the entries of `whole`, of the global shape, where `local` holds those of `parameter`."""
+    if _is_zero3(parameter):
+        start, end = _zero3_range(parameter)
+        return whole.flatten()[start:end]
+    if not isinstance(parameter, DTensor) or isinstance(parameter.placements[0], Replicate):
         return whole
-    (placement,) = parameter.placements
-    if isinstance(placement, Replicate):
-        return whole
+    placement = parameter.placements[0]
     assert isinstance(placement, Shard)  # check_layout
     return shard_of(whole, parameter.device_mesh.size(), parameter.device_mesh.get_local_rank(), placement.dim)
 
 
 def whole(parameter: Tensor) -> Tensor:
     """Return the whole tensor, gathered where it is sharded; every process must ask."""
+    if _is_zero3(parameter):
+        part, group = parameter.ds_tensor.detach().to(parameter.device), parameter.ds_process_group  # type: ignore[attr-defined]
+        parts = [torch.empty_like(part) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(parts, part.contiguous(), group=group)
+        return torch.cat(parts)[: global_numel(parameter)].view(global_shape(parameter))
     tensor = parameter.detach()
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -80,27 +102,34 @@ def global_norm(parameter: Tensor) -> float:
 def global_norms(parameters: Sequence[Tensor]) -> list[float]:
     """Return the Frobenius norms of the whole tensors, all of them for one message; every process must ask."""
     norms = [_norm(local(parameter)) for parameter in parameters]
-    meshes = {place: p.device_mesh for place, p in enumerate(parameters) if isinstance(p, DTensor) and _has_parts(p)}
-    if meshes:
-        mesh = next(iter(meshes.values()))
-        squares = torch.tensor([norms[place] ** 2 for place in meshes], dtype=torch.float64).to(mesh.device_type)
-        dist.all_reduce(squares, group=mesh.get_group())
-        for place, square in zip(meshes, squares.tolist(), strict=True):
+    places = [place for place, parameter in enumerate(parameters) if _has_parts(parameter)]
+    if places:
+        group, device = _group(parameters[places[0]])
+        squares = torch.tensor([norms[place] ** 2 for place in places], dtype=torch.float64).to(device)
+        dist.all_reduce(squares, group=group)
+        for place, square in zip(places, squares.tolist(), strict=True):
             norms[place] = math.sqrt(square)
     return norms
 
 
 def check_layout(name: str, parameter: Tensor) -> None:
-    """Raise ValueError where `parameter` is sharded in another way than FSDP2 does on its own."""
-    if not isinstance(parameter, DTensor):
-        return
-    mesh, placements = parameter.device_mesh, parameter.placements
-    if mesh.ndim != 1 or type(placements[0]) not in (Shard, Replicate):
-        raise ValueError(
-            f"Cannot perturb {name}: it is sharded as {placements} over a mesh of {mesh.ndim} dimensions, by tensor, "
-            "pipeline or context parallelism or hybrid sharding. Use FSDP2 alone (one mesh dimension), or "
-            "DistributedDataParallel."
-        )
+    """Raise ValueError where `parameter` is sharded in another way than FSDP2 or ZeRO-3 do on their own."""
+    if isinstance(parameter, DTensor):
+        mesh, placements = parameter.device_mesh, parameter.placements
+        if mesh.ndim != 1 or type(placements[0]) not in (Shard, Replicate):
+            raise ValueError(
+                f"Cannot perturb {name}: it is sharded as {placements} over a mesh of {mesh.ndim} dimensions, by "
+                "tensor, pipeline or context parallelism or hybrid sharding. Use FSDP2 alone (one mesh dimension), or "
+                "DistributedDataParallel."
+            )
+    elif _is_zero3(parameter):
+        part = parameter.ds_tensor  # type: ignore[attr-defined]
+        elsewhere = "nvme" in str(getattr(part, "final_location", None))
+        if elsewhere or getattr(parameter, "ds_secondary_tensor", None) is not None or part.dtype != parameter.dtype:
+            raise ValueError(
+                f"Cannot perturb {name}: ZeRO-3 keeps it on NVMe, quantized, or in a second copy. Leave out "
+                "`offload_param` to NVMe, `zero_hpz_partition_size` and `zero_quantized_nontrainable_weights`."
+            )
 
 
 def class_name(module: nn.Module) -> str:
@@ -123,8 +152,27 @@ def gathered_dtypes(model: nn.Module) -> set[torch.dtype]:
     return found
 
 
-def _has_parts(parameter: DTensor) -> bool:
-    return isinstance(parameter.placements[0], Shard)
+def _is_zero3(parameter: Tensor) -> bool:
+    return hasattr(parameter, "ds_id")
+
+
+def _zero3_range(parameter: Tensor) -> tuple[int, int]:
+    """Return where this process's part of the flattened whole starts and ends; what follows in it is padding."""
+    size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+    numel = global_numel(parameter)
+    start = min(dist.get_rank(parameter.ds_process_group) * size, numel)  # type: ignore[attr-defined]
+    return start, min(start + size, numel)
+
+
+def _has_parts(parameter: Tensor) -> bool:
+    return _is_zero3(parameter) or (isinstance(parameter, DTensor) and isinstance(parameter.placements[0], Shard))
+
+
+def _group(parameter: Tensor) -> tuple[dist.ProcessGroup, torch.device]:
+    """Return the processes that share `parameter`, and the device on which they exchange."""
+    if isinstance(parameter, DTensor):
+        return parameter.device_mesh.get_group(), torch.device(parameter.device_mesh.device_type)
+    return parameter.ds_process_group, parameter.device  # type: ignore[attr-defined]
 
 
 def _norm(tensor: Tensor) -> float:

@@ -4,7 +4,7 @@ Upstream names relied on, each pinned by a test: ``Trainer.model_accepts_loss_kw
 ``Trainer._push_from_checkpoint``, ``Trainer._save``, ``Trainer._load_from_checkpoint``,
 ``Trainer._remove_unused_columns``, ``Trainer._hp_search_setup``, ``Trainer._prepare_inputs``,
 ``Accelerator._models``, ``Accelerator.prepare`` (replaced on the instance), ``model._is_accelerate_prepared``,
-``model._original_forward``, ``model._no_split_modules``.
+``model._original_forward``, ``model._no_split_modules``, ``deepspeed_init``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, set_seed
+from transformers.integrations.deepspeed import deepspeed_init
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.logging import get_logger
 
 from .callbacks import ActiveTrainerCallback
-from .sharding import is_sharded, settle
+from .sharding import is_sharded, settle, settle_by
 from .training_args import ActiveTrainingArguments
 from .weight_files import load_weights, whole_weights
 
@@ -37,6 +38,7 @@ class UpstreamTrainer(Trainer):
     args: ActiveTrainingArguments
     model: Any
     model_init: Any
+    deepspeed: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -76,10 +78,7 @@ class UpstreamTrainer(Trainer):
     def _refuse_other_sharding(self) -> None:
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         if self.is_deepspeed_enabled:
-            raise ValueError(
-                "DeepSpeed is not supported yet. Use FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`) or "
-                "DistributedDataParallel (`accelerate launch --multi_gpu`)."
-            )
+            self._refuse_other_deepspeed()
         if plugin is not None and getattr(plugin, "fsdp_version", 1) != 2:
             raise ValueError(
                 "FSDP1 is not supported: it keeps the weights of many layers in one flat tensor, and noise is made "
@@ -92,20 +91,38 @@ class UpstreamTrainer(Trainer):
             for name in ("tp_size", "cp_size", "sp_size", "ep_size", "dp_replicate_size")
             if (getattr(axes, name, None) or 1) > 1
         ]
-        if found or is_sharded(self.model):
+        if found or (is_sharded(self.model) and not self.is_deepspeed_enabled):
             raise ValueError(
                 f"{f'`{found[0]}` above 1' if found else 'A model that is sharded already'} is not supported: weights "
                 "may be sharded by FSDP2 over one dimension, and not by tensor or context parallelism or hybrid "
                 "sharding. Use FSDP2 alone, or DistributedDataParallel, and load the model without a plan or mesh."
             )
-        names = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
-        buffers = [name for name in self.model.state_dict() if name not in names]
-        if plugin is not None and plugin.cpu_ram_efficient_loading and buffers:
+        if plugin is not None and plugin.cpu_ram_efficient_loading:
+            names = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+            buffers = [name for name in self.model.state_dict() if name not in names]
+            if buffers:
+                raise ValueError(
+                    "`fsdp_cpu_ram_efficient_loading` cannot be used with this model: accelerate cannot load its "
+                    f"buffers ({buffers[0]}) that way. Set `fsdp_cpu_ram_efficient_loading: false` (`accelerate launch "
+                    "--fsdp_cpu_ram_efficient_loading false`)."
+                )
+
+    def _refuse_other_deepspeed(self) -> None:
+        config = self.accelerator.state.deepspeed_plugin.hf_ds_config.config
+        stage = config.get("zero_optimization", {}).get("stage", 0)
+        if stage != 3:
             raise ValueError(
-                f"`fsdp_cpu_ram_efficient_loading` cannot be used with this model: accelerate cannot load its buffers "
-                f"({buffers[0]}) that way. Set `fsdp_cpu_ram_efficient_loading: false` (`accelerate launch "
-                "--fsdp_cpu_ram_efficient_loading false`)."
+                f"DeepSpeed with ZeRO stage {stage} is not supported: a query looks at the model between trainings, "
+                "and transformers prepares a DeepSpeed model for that with stage 3 only. Use stage 3, FSDP2 or "
+                "DistributedDataParallel."
             )
+        for name in ("optimizer", "scheduler"):
+            if name in config:
+                raise ValueError(
+                    f"Leave `{name}` out of the DeepSpeed configuration: transformers drops it at the first evaluation "
+                    "or query before a training, and later rounds would train with another one. Set `optim`, "
+                    "`learning_rate` and `lr_scheduler_type` in the arguments."
+                )
 
     def create_accelerator_and_postprocess(self) -> None:
         """Let the accelerator leave a model alone that it has sharded already."""
@@ -178,7 +195,10 @@ class UpstreamTrainer(Trainer):
         """
         self.optimizer = self.lr_scheduler = None
         settle(self.model)
-        if self.model_wrapped is self.model and not self.is_fsdp_enabled:
+        if self.is_deepspeed_enabled:
+            self.accelerator.free_memory()  # it ends the engine; upstream would go on with what is left of it
+            self.model_wrapped, self.deepspeed = self.model, None
+        elif self.model_wrapped is self.model and not self.is_fsdp_enabled:
             attributes = self.model.__dict__
             attributes.pop("_is_accelerate_prepared", None)  # accelerate 1.4 wraps `forward` without this mark
             if "_original_forward" in attributes:
@@ -192,16 +212,24 @@ class UpstreamTrainer(Trainer):
             self.create_optimizer()  # FSDP2 is set up for a model and its optimizer together
             self.model, _ = self.accelerator.prepare(self.model, self.optimizer)
             self.model_wrapped, self.optimizer = self.model, None
+        if self.is_deepspeed_enabled and self.deepspeed is None:
+            deepspeed_init(self, num_training_steps=0, inference=True)
+            self.model_wrapped = self.deepspeed = self.accelerator.prepare(self.model)
+        if self.is_deepspeed_enabled:
+            settle_by(self.model, self.deepspeed.empty_partition_cache)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate also before the first training."""
-        self._prepare_to_look()
+        if not self.is_in_train:
+            self._prepare_to_look()
         output = super().evaluation_loop(*args, **kwargs)
         settle(self.model)
         return output
 
     def _check_wrapping(self) -> None:
-        if self.accelerator.num_processes > 1 and not isinstance(
+        if self.is_deepspeed_enabled:
+            settle_by(self.model, self.deepspeed.empty_partition_cache)
+        elif self.accelerator.num_processes > 1 and not isinstance(
             self.model_wrapped, DistributedDataParallel | FSDPModule
         ):
             raise RuntimeError(
@@ -214,9 +242,13 @@ class UpstreamTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model as `from_pretrained` loads it, on every process; sharded weights are written whole."""
-        if self.is_fsdp_enabled and not self._state_dict_is_whole():  # upstream would write nothing
+        shards = self.is_fsdp_enabled and not self._state_dict_is_whole()  # upstream would write nothing
+        if shards or self.is_deepspeed_enabled:
             self._save_weights(output_dir or str(self.args.output_dir))
-        super().save_model(output_dir, _internal_call)
+        if not self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)
+        elif self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _state_dict_is_whole(self) -> bool:
         return "FULL_STATE_DICT" in str(self.accelerator.state.fsdp_plugin.state_dict_type)
@@ -237,7 +269,7 @@ class UpstreamTrainer(Trainer):
 
     def _load_weights(self, folder: str) -> None:
         """Load what `_save_weights` left; every process must call it."""
-        if self.is_fsdp_enabled:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             load_weights(self.model, Path(folder))
         else:
             self._load_from_checkpoint(folder)

@@ -53,7 +53,7 @@ def test_header_says_what_from_where_how_and_what_to_expect(path: Path) -> None:
 
 
 def test_configurations_of_accelerate_are_there_and_are_no_recipes() -> None:
-    assert [path.stem for path in LAUNCH_FILES] == ["ddp", "fsdp2"]
+    assert [path.stem for path in LAUNCH_FILES] == ["ddp", "fsdp2", "zero3"]
     assert not any("accelerate" in name for name in list_recipes())
 
 

@@ -15,6 +15,7 @@ from huggingface_hub.utils import filter_repo_objects
 from tiny_run import assert_same_outcome, make_model, make_pool, make_trainer, outcome
 from torch import nn
 from transformers import Trainer
+from transformers.integrations.deepspeed import deepspeed_init
 
 from hf_noise_al import ActiveTrainer, ActiveTrainingArguments, HeldOutLabels
 
@@ -178,11 +179,24 @@ def test_fsdp1_is_refused(sharding: tuple[ActiveTrainer, Plugin]) -> None:
         trainer._refuse_what_cannot_work()
 
 
-def test_deepspeed_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"zero_optimization": {"stage": 2}}, "ZeRO stage 2 is not supported: .* with stage 3 only"),
+        ({}, "ZeRO stage 0 is not supported"),
+        ({"zero_optimization": {"stage": 3}, "optimizer": {}}, "Leave `optimizer` out of the DeepSpeed configuration"),
+        ({"zero_optimization": {"stage": 3}, "scheduler": {}}, "Leave `scheduler` out of the DeepSpeed configuration"),
+    ],
+)
+def test_other_deepspeed_than_plain_zero3_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     trainer = make_trainer(tmp_path)
     assert trainer.is_deepspeed_enabled is False
     trainer.is_deepspeed_enabled = True
-    with pytest.raises(ValueError, match="DeepSpeed is not supported yet. Use FSDP2"):
+    found = SimpleNamespace(hf_ds_config=SimpleNamespace(config={"zero_optimization": {"stage": 3}}))
+    trainer.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=found))
+    trainer._refuse_what_cannot_work()
+    found.hf_ds_config.config = config
+    with pytest.raises(ValueError, match=message):
         trainer._refuse_what_cannot_work()
 
 
@@ -210,6 +224,7 @@ def test_loading_on_one_process_is_refused_for_a_model_with_buffers(sharding: tu
 
 def test_blocks_around_the_embedding_are_not_sharded_as_one(sharding: tuple[ActiveTrainer, Plugin]) -> None:
     trainer, plugin = sharding
+    trainer.model._no_split_modules = ["BertEmbeddings", "BertLayer", "NotInThisModel"]
     trainer._keep_embedding_apart(trainer.model)
     assert plugin.transformer_cls_names_to_wrap == ["BertLayer"]
     plugin.transformer_cls_names_to_wrap = ["BertEncoder"]
@@ -321,6 +336,10 @@ def test_private_names_of_trainer_are_there(name: str, parameters: list[str]) ->
     assert set(parameters) <= found.keys()
     required = [p for p in list(found.values())[1:] if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(required) <= len(parameters)
+
+
+def test_deepspeed_can_be_prepared_for_a_look() -> None:
+    assert list(inspect.signature(deepspeed_init).parameters) == ["trainer", "num_training_steps", "inference"]
 
 
 def test_private_attributes_are_there(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Started on several processes by test_sharded.py; what each process found goes to ``FOLDER/found-RANK.json``.
 
-Simulated: accelerate shards on accelerators only, so it is told here that the gloo processes of this CPU are some.
+Simulated: accelerate shards on accelerators only, so it is told here that the gloo processes of this CPU are some; the
+variable SIMULATED says by what, fsdp2 or zero3.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -16,17 +18,20 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import tiny_run
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from peft import LoraConfig, TaskType, get_peft_model
 from processes_script import ROUNDS, Stop
-from tiny_run import make_model, make_pool, make_trainer, outcome
+from tiny_run import make_model, make_pool, outcome
 
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.observables import probabilities
 from hf_noise_al.perturbation import perturbed, perturbed_tensors
 from hf_noise_al.sharding import global_norms, is_sharded, local, settle, whole
 from hf_noise_al.weight_files import whole_weights
+
+make_trainer = partial(tiny_run.make_trainer, use_cpu=os.environ.get("SIMULATED") != "zero3")
 
 
 def take_these_processes_for_gpus() -> None:
@@ -37,6 +42,27 @@ def take_these_processes_for_gpus() -> None:
         original(state, *args, **kwargs)
         if PartialState._shared_state.get("distributed_type") == DistributedType.MULTI_CPU:
             PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = initialize
+
+
+def take_these_processes_for_deepspeeds() -> None:
+    """Let accelerate, which asks DeepSpeed for processes on accelerators only, believe in those of this CPU."""
+    backend = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None  # it would compile for minutes what gloo does as well
+    original = PartialState.__init__
+
+    def initialize(state: PartialState, *args: Any, **kwargs: Any) -> None:
+        original(state, *args, **kwargs)
+        shared = PartialState._shared_state
+        if shared.get("num_processes") == 1:
+            shared.update(
+                backend="gloo",
+                num_processes=int(os.environ["WORLD_SIZE"]),
+                process_index=int(os.environ["RANK"]),
+                local_process_index=int(os.environ["LOCAL_RANK"]),
+                distributed_type=DistributedType.DEEPSPEED,
+            )
 
     PartialState.__init__ = initialize
 
@@ -149,9 +175,10 @@ def killed_run(folder: Path, state_dict_type: str = "FULL_STATE_DICT") -> dict[s
     resume = (folder / "killed" / "active_state.json").exists()
     callbacks = [] if resume else [Stop(kill=True)]
     trainer = make_trainer(folder / "killed", trainer={"callbacks": callbacks}, **ROUNDS)
-    plugin = trainer.accelerator.state.fsdp_plugin
-    plugin.state_dict_config = plugin.optim_state_dict_config = None
-    plugin.set_state_dict_type(state_dict_type)
+    if trainer.is_fsdp_enabled:
+        plugin = trainer.accelerator.state.fsdp_plugin
+        plugin.state_dict_config = plugin.optim_state_dict_config = None
+        plugin.set_state_dict_type(state_dict_type)
     trainer.train(resume_from_checkpoint=resume)
     return plain(trainer)
 
@@ -227,8 +254,11 @@ PARTS: dict[str, Callable[[Path], Any]] = {
 
 def main() -> None:
     folder, parts = Path(sys.argv[1]), sys.argv[2:]
-    if "SIMULATED" in os.environ:
+    simulated = os.environ.get("SIMULATED")
+    if simulated == "fsdp2":
         take_these_processes_for_gpus()
+    elif simulated == "zero3":
+        take_these_processes_for_deepspeeds()
     found = {"processes": int(os.environ["WORLD_SIZE"]), **{part: PARTS[part](folder) for part in parts}}
     (folder / f"found-{os.environ['RANK']}.json").write_text(json.dumps(found))
 
