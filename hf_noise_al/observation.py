@@ -13,11 +13,15 @@ import pyarrow.compute
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import find_executable_batch_size
+from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.utils.logging import get_logger, tqdm
 
+from .batches import split_batch, token_batches
+from .gradient_sketch import UnsupportedModuleError
 from .observables import Observable
 from .sharding import is_sharded
 
@@ -26,6 +30,9 @@ CACHE_BYTES = 2**31
 """Collated batches kept in memory by each process; further ones are collated again at every pass."""
 
 Batch = Mapping[str, Any]
+Found = list[tuple[list[int], Tensor]]
+PORTABLE = (ValueError, UnsupportedModuleError)
+"""Errors that other processes raise as they are; any other becomes a RuntimeError there."""
 
 
 class Observer:
@@ -40,10 +47,12 @@ class Observer:
         rows: Their numbers in the user's data set, for messages.
         collate: The data collator.
         prepare: Moves a batch to the device.
-        batch_size: Rows in a batch.
+        batch_size: Rows in a batch of the longest rows; batches of shorter ones hold more, for as many tokens.
         accelerator: Knows the processes and the device.
         num_workers: Worker processes that collate.
         disable_tqdm: Show no progress bar.
+        max_tokens_per_batch: Tokens in a batch, padding included, in the place of `batch_size`; where nobody knows how
+            long rows are before they are collated, `batch_size` stays.
     """
 
     def __init__(
@@ -57,21 +66,34 @@ class Observer:
         accelerator: Accelerator,
         num_workers: int = 0,
         disable_tqdm: bool = False,
+        max_tokens_per_batch: int | None = None,
     ) -> None:
         self.model, self.dataset, self.rows = model, dataset, rows
         self.collate, self.prepare, self.accelerator = collate, prepare, accelerator
         self.num_workers = num_workers
         self.disable_tqdm = disable_tqdm or not accelerator.is_local_main_process
-        order = sorted(range(len(rows)), key=_lengths(dataset).__getitem__, reverse=True)
-        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        self.batches = batches[accelerator.process_index :: accelerator.num_processes]
+        known = _lengths(dataset)
+        self.unit = "rows" if known is None else "tokens"
+        self.lengths = [1] * len(rows) if known is None else known
+        tokens = None if known is None else max_tokens_per_batch
+        self.budget = tokens or batch_size * max([1, *self.lengths])
+        self.dealt = token_batches(self.lengths, self.budget)
+        self._keep_to(self.budget)
+
+    def _keep_to(self, budget: int) -> None:
+        """Cut the batches down to `budget`; every row stays with the process that it was dealt to."""
+        parts = [split_batch(batch, self.lengths, budget) for batch in self.dealt]
+        mine = parts[self.accelerator.process_index :: self.accelerator.num_processes]
+        self.batches = [part for batch in mine for part in batch]
         self.num_own = len(self.batches)
-        if is_sharded(model):  # each forward pass needs every process: who has fewer repeats a batch, for nothing
-            most = -(-len(batches) // accelerator.num_processes)
-            self.batches += batches[:1] * (most - self.num_own)
+        if is_sharded(self.model):  # each forward pass needs every process: who has fewer repeats one, for nothing
+            processes = self.accelerator.num_processes
+            most = max(sum(map(len, parts[process::processes])) for process in range(processes))
+            self.batches += parts[0][:1] * (most - self.num_own)
+        self.budget, self.largest = budget, max((len(part) for batch in parts for part in batch), default=0)
         self.kept: list[Batch] = []
         self.kept_bytes = 0
-        self.summary = f"{len(rows)} rows in {len(batches)} batches of up to {batch_size}"
+        self.summary = f"{len(self.rows)} rows in {sum(map(len, parts))} batches of up to {self.largest}"
 
     def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
         """Return one row per row of the data set, in its order, the same on every process: (N, D), on the CPU.
@@ -79,7 +101,56 @@ class Observer:
         Raises:
             ValueError: the observable does not return one finite row per example; a row that is not is named.
         """
-        found: list[tuple[list[int], Tensor]] = []
+        return self._check(self._gather(self._observe(observable, description)))
+
+    def _observe(self, observable: Observable, description: str) -> Found:
+        """Return what this process finds; where memory runs out on one process, all of them try smaller batches."""
+
+        def attempt(budget: int) -> Found:
+            if budget != self.budget:
+                logger.warning(
+                    f"Out of memory: observing again, {budget} instead of {self.budget} {self.unit} at a time."
+                )
+                self._keep_to(budget)
+            found, error = None, None
+            try:
+                found = self._pass(observable, description)
+            except Exception as raised:
+                error = raised
+            self._agree(error)
+            assert found is not None
+            return found
+
+        try:
+            return attempt(self.budget)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+        found: Found = find_executable_batch_size(attempt, starting_batch_size=int(self.budget * 0.9))()
+        return found
+
+    def _agree(self, error: Exception | None) -> None:
+        """Raise on every process what was raised on one, so that none waits for the others."""
+        errors: list[Exception | None] = [error]
+        if self.accelerator.num_processes > 1:
+            known = error is None or type(error) in PORTABLE
+            portable = error if known else RuntimeError(f"{type(error).__name__}: {error}")
+            errors = [None] * self.accelerator.num_processes
+            dist.all_gather_object(errors, portable)
+        raised = [found for found in errors if found is not None]
+        if not raised:
+            return
+        memory = [found for found in raised if should_reduce_batch_size(found)]
+        if len(memory) == len(raised) and self.largest == 1:
+            raise ValueError(
+                "A single row does not fit into memory. Shorten rows (`max_seq_length`), or use another acquisition: "
+                f"{raised[0]}"
+            )
+        others = [found for found in raised if found not in memory]
+        raise (others or memory)[0] from error
+
+    def _pass(self, observable: Observable, description: str) -> Found:
+        found: Found = []
         bar = tqdm(total=len(self.batches), desc=description, leave=False, disable=self.disable_tqdm, unit="batch")
         with bar, _evaluation_mode(self.model), torch.no_grad():
             for number, (positions, batch) in enumerate(zip(self.batches, self._inputs(), strict=True)):
@@ -92,7 +163,7 @@ class Observer:
                 if number < self.num_own:
                     found.append((positions, rows.cpu()))
                 bar.update()
-        return self._check(self._gather(found))
+        return found
 
     def _inputs(self) -> Iterator[Batch]:
         yield from self.kept
@@ -116,7 +187,7 @@ class Observer:
                 keep = self.kept_bytes < CACHE_BYTES
             yield batch
 
-    def _gather(self, found: list[tuple[list[int], Tensor]]) -> Tensor:
+    def _gather(self, found: Found) -> Tensor:
         width = found[0][1].shape[1] if found else 0
         wide = found[0][1].dtype == torch.float64 if found else False
         if self.accelerator.num_processes > 1:
@@ -177,9 +248,10 @@ def _explaining_missing_labels(batches: Iterable[Batch]) -> Iterator[Batch]:
         ) from error
 
 
-def _lengths(dataset: Dataset) -> list[int]:
+def _lengths(dataset: Dataset) -> list[int] | None:
+    """Return the number of tokens of each row; None where it is not known before rows are collated."""
     if "input_ids" not in dataset.column_names or dataset.format["type"] == "custom":
-        return [0] * len(dataset)
+        return None
     column = dataset.select_columns(["input_ids"]).with_format("arrow")[:].column("input_ids")
     lengths: list[int] = pa.compute.list_value_length(column).to_pylist()
     return lengths

@@ -65,7 +65,7 @@ def perturbed(
     try:
         with torch.no_grad():
             for name, tensor in tensors.items():
-                _add_noise(tensor, originals[name], noise_scale * norms[name], _tensor_generator(seed, name))
+                _add_noise(tensor, originals[name], noise_scale * norms[name], tensor_generator(seed, name))
         yield
     finally:
         settle(model)
@@ -215,7 +215,8 @@ def _clean(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPER_NAMES)
 
 
-def _tensor_generator(seed: int, name: str) -> torch.Generator:
+def tensor_generator(seed: int, name: str) -> torch.Generator:
+    """Return the generator of a tensor's noise: it depends on `seed` and the tensor's name alone."""
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 

@@ -22,7 +22,7 @@ _RELEASES: weakref.WeakKeyDictionary[nn.Module, weakref.WeakMethod[Callable[[], 
 def is_sharded(model: nn.Module) -> bool:
     """Return whether any weight of `model` is sharded: a forward pass then needs every process."""
     return any(isinstance(module, FSDPModule) for module in model.modules()) or any(
-        isinstance(parameter, DTensor) or _is_zero3(parameter) for parameter in model.parameters()
+        isinstance(parameter, DTensor) or is_zero3(parameter) for parameter in model.parameters()
     )
 
 
@@ -47,7 +47,7 @@ def settle_by(model: nn.Module, release: Callable[[], object]) -> None:
 
 def local(parameter: Tensor) -> Tensor:
     """Return the storage that this process holds of `parameter`, the parameter's own data where it is whole."""
-    if _is_zero3(parameter):
+    if is_zero3(parameter):
         start, end = _zero3_range(parameter)
         part: Tensor = parameter.ds_tensor.detach()  # type: ignore[attr-defined]
         return part[: end - start]
@@ -57,7 +57,7 @@ def local(parameter: Tensor) -> Tensor:
 
 def global_shape(parameter: Tensor) -> tuple[int, ...]:
     """Return the shape of the whole tensor."""
-    return tuple(parameter.ds_shape if _is_zero3(parameter) else parameter.shape)  # type: ignore[attr-defined]
+    return tuple(parameter.ds_shape if is_zero3(parameter) else parameter.shape)  # type: ignore[attr-defined]
 
 
 def global_numel(parameter: Tensor) -> int:
@@ -67,7 +67,7 @@ def global_numel(parameter: Tensor) -> int:
 
 def local_part(parameter: Tensor, whole: Tensor) -> Tensor:
     """Return the entries of `whole`, of the global shape, where `local` holds those of `parameter`."""
-    if _is_zero3(parameter):
+    if is_zero3(parameter):
         start, end = _zero3_range(parameter)
         return whole.flatten()[start:end]
     if not isinstance(parameter, DTensor) or isinstance(parameter.placements[0], Replicate):
@@ -79,7 +79,7 @@ def local_part(parameter: Tensor, whole: Tensor) -> Tensor:
 
 def whole(parameter: Tensor) -> Tensor:
     """Return the whole tensor, gathered where it is sharded; every process must ask."""
-    if _is_zero3(parameter):
+    if is_zero3(parameter):
         part, group = parameter.ds_tensor.detach().to(parameter.device), parameter.ds_process_group  # type: ignore[attr-defined]
         parts = [torch.empty_like(part) for _ in range(dist.get_world_size(group))]
         dist.all_gather(parts, part.contiguous(), group=group)
@@ -122,7 +122,7 @@ def check_layout(name: str, parameter: Tensor) -> None:
                 "tensor, pipeline or context parallelism or hybrid sharding. Use FSDP2 alone (one mesh dimension), or "
                 "DistributedDataParallel."
             )
-    elif _is_zero3(parameter):
+    elif is_zero3(parameter):
         part = parameter.ds_tensor  # type: ignore[attr-defined]
         elsewhere = "nvme" in str(getattr(part, "final_location", None))
         if elsewhere or getattr(parameter, "ds_secondary_tensor", None) is not None or part.dtype != parameter.dtype:
@@ -152,7 +152,8 @@ def gathered_dtypes(model: nn.Module) -> set[torch.dtype]:
     return found
 
 
-def _is_zero3(parameter: Tensor) -> bool:
+def is_zero3(parameter: Tensor) -> bool:
+    """Return whether ZeRO-3 shards `parameter`: its own shape is that of nothing then."""
     return hasattr(parameter, "ds_id")
 
 
@@ -165,7 +166,7 @@ def _zero3_range(parameter: Tensor) -> tuple[int, int]:
 
 
 def _has_parts(parameter: Tensor) -> bool:
-    return _is_zero3(parameter) or (isinstance(parameter, DTensor) and isinstance(parameter.placements[0], Shard))
+    return is_zero3(parameter) or (isinstance(parameter, DTensor) and isinstance(parameter.placements[0], Shard))
 
 
 def _group(parameter: Tensor) -> tuple[dist.ProcessGroup, torch.device]:

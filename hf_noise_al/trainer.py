@@ -331,6 +331,7 @@ class ActiveTrainer(UpstreamTrainer):
             self.accelerator,
             self.args.dataloader_num_workers,
             bool(self.args.disable_tqdm),
+            self.args.max_tokens_per_batch,
         )
 
     def _train_round(self, number: int, **kwargs: Any) -> tuple[TrainOutput, float]:

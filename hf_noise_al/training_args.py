@@ -37,6 +37,13 @@ class ActiveTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Unlabeled examples looked at in each query, drawn at random; all of them when not set."},
     )
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens in a batch of candidates, padding included; as many as per_device_eval_batch_size of the "
+            "longest have when not set. Shrunk by itself when memory runs out."
+        },
+    )
     warm_start: bool = field(
         default=False,
         metadata={"help": "Start each round from the weights of the one before, not from the initial weights."},
@@ -57,8 +64,9 @@ class ActiveTrainingArguments(TrainingArguments):
         super().__post_init__()  # type: ignore[no-untyped-call]
         for name in ("num_rounds", "initial_size", "query_size", *BATCH_SIZES):
             check_whole_number(name, getattr(self, name))
-        if self.candidate_size is not None:
-            check_whole_number("candidate_size", self.candidate_size)
+        for name in ("candidate_size", "max_tokens_per_batch"):
+            if getattr(self, name) is not None:
+                check_whole_number(name, getattr(self, name))
         if self.candidate_size is not None and self.candidate_size < self.query_size:
             raise ValueError(
                 f"Cannot query {self.query_size} of {self.candidate_size} candidates. "

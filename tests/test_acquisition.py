@@ -51,11 +51,26 @@ class TestNoiseStabilityVariants(AcquisitionContract):
             {"labeled_as_centers": True},
             {"normalize_rows": True},
             {"parameter_filter": "all", "observable": features},
+            {"max_feature_dim": 6},
         ],
         ids=lambda settings: " ".join(settings),
     )
     def acquisition(self, request: pytest.FixtureRequest) -> Acquisition:
-        return NoiseStability(num_perturbations=3, **request.param)
+        return NoiseStability(estimator="finite_difference", num_perturbations=3, **request.param)
+
+
+class TestNoiseStabilityByGradientSketch(AcquisitionContract):
+    @pytest.fixture(
+        params=[
+            {"num_output_projections": 2},
+            {"labeled_as_centers": True},
+            {"normalize_rows": True},
+            {"parameter_filter": "all", "observable": features},
+        ],
+        ids=lambda settings: " ".join(settings),
+    )
+    def acquisition(self, request: pytest.FixtureRequest) -> Acquisition:
+        return NoiseStability(estimator="gradient_sketch", num_projections=64, **request.param)
 
 
 class TestNoiseStabilityWithRandomSelection(AcquisitionContract):

@@ -1,8 +1,11 @@
 """Noise stability: the deviations are those of the paper, in float32, and mean what the theory says."""
 
 import copy
+import logging
 import math
+import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, get_args
 
 import pytest
@@ -14,9 +17,12 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
+from hf_noise_al.gradient_sketch import UnsupportedModuleError
 from hf_noise_al.observables import features, probabilities
 from hf_noise_al.perturbation import perturbed, perturbed_tensors
 from hf_noise_al.selection import SelectionName, k_center_greedy, row_norms, select_rows
+
+finite_differences = partial(NoiseStability, estimator="finite_difference")
 
 
 def outputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -54,7 +60,7 @@ def scaled_jacobians(model: nn.Module, rows: Tensor, noise_scale: float) -> Tens
 def test_squared_deviation_of_a_linear_model_is_the_scaled_jacobian_norm() -> None:
     torch.manual_seed(0)
     model, rows, noise_scale, count = nn.Linear(4, 3).double(), inputs(), 0.1, 300
-    method = NoiseStability(noise_scale=noise_scale, num_perturbations=count, observable=outputs)
+    method = finite_differences(noise_scale=noise_scale, num_perturbations=count, observable=outputs)
     deviations = method.deviations(candidates_of(model, rows), generator())
     squared = deviations.view(8, count, 3).square().sum(dim=2)
     found, error = squared.mean(dim=1), squared.std(dim=1) / math.sqrt(count)
@@ -67,7 +73,7 @@ def test_squared_deviation_of_a_linear_model_is_the_scaled_jacobian_norm() -> No
 
 def test_inner_products_of_deviations_are_those_of_scaled_jacobians() -> None:
     model, rows, noise_scale, count = perceptron(), inputs(5), 1e-4, 150
-    method = NoiseStability(noise_scale=noise_scale, num_perturbations=count, observable=outputs)
+    method = finite_differences(noise_scale=noise_scale, num_perturbations=count, observable=outputs)
     deviations = method.deviations(candidates_of(model, rows), generator()).view(5, count, 3)
     products = torch.einsum("ikd,jkd->ijk", deviations, deviations)
     found, error = products.mean(dim=2), products.std(dim=2) / math.sqrt(count)
@@ -80,7 +86,7 @@ def test_deviations_shrink_linearly_with_the_noise(observable: Any) -> None:
     candidates = candidates_of(perceptron(), inputs())
 
     def deviations(noise_scale: float) -> Tensor:
-        method = NoiseStability(noise_scale=noise_scale, num_perturbations=5, observable=observable)
+        method = finite_differences(noise_scale=noise_scale, num_perturbations=5, observable=observable)
         return method.deviations(candidates, generator()) / noise_scale
 
     limit = deviations(1e-7)
@@ -95,7 +101,7 @@ def test_deviations_shrink_linearly_with_the_noise(observable: Any) -> None:
 
 def test_deviations_are_differences_to_the_clean_row_divided_by_its_length() -> None:
     model, rows = perceptron(), inputs()
-    method = NoiseStability(noise_scale=0.05, num_perturbations=3)
+    method = finite_differences(noise_scale=0.05, num_perturbations=3)
     found = method.deviations(candidates_of(model, rows), generator(4))
     source, expected = generator(4), []
     with torch.no_grad():
@@ -108,7 +114,7 @@ def test_deviations_are_differences_to_the_clean_row_divided_by_its_length() -> 
 
 def test_scores_are_lengths_of_deviations_and_the_first_pick_is_the_longest() -> None:
     candidates = candidates_of(perceptron(), inputs())
-    method = NoiseStability(num_perturbations=4)
+    method = finite_differences(num_perturbations=4)
     query = method.select(candidates, 3, generator())
     torch.testing.assert_close(query.scores, method.deviations(candidates, generator()).norm(dim=1))
     assert query.indices[0] == query.scores.argmax()
@@ -123,10 +129,10 @@ def test_every_candidate_is_observed_once_clean_and_once_per_perturbation() -> N
         return plain.observe(observable, description)
 
     candidates = Candidates(plain.model, plain.size, observe, plain.observable, plain.labeled)
-    NoiseStability(num_perturbations=3).select(candidates, 2, generator())
+    finite_differences(num_perturbations=3).select(candidates, 2, generator())
     assert described == ["clean pass", "perturbation 1/3", "perturbation 2/3", "perturbation 3/3"]
     assert plain.labeled is not None and calls(plain.labeled) == 0
-    NoiseStability(num_perturbations=3, labeled_as_centers=True).select(plain, 2, generator())
+    finite_differences(num_perturbations=3, labeled_as_centers=True).select(plain, 2, generator())
     assert calls(plain.labeled) == 4
 
 
@@ -137,7 +143,7 @@ def test_zero_rows_are_safe() -> None:
     rows = inputs()
     rows[:, 0] = torch.tensor([1.0, -1, 1, -1, 1, 1, -1, 1])
     for settings in ({}, {"normalize_rows": True}, {"selection": "k_dpp"}, {"selection": "k_means_plus_plus"}):
-        method = NoiseStability(num_perturbations=3, observable=masked, **settings)
+        method = finite_differences(num_perturbations=3, observable=masked, **settings)
         query = method.select(candidates_of(perceptron(), rows), 8, generator())
         assert torch.isfinite(query.scores).all()
         assert (query.scores == 0).tolist() == (rows[:, 0] < 0).tolist()
@@ -153,7 +159,7 @@ def test_tiny_and_huge_outputs_give_the_same_deviations() -> None:
         def scaled(model: nn.Module, inputs: Mapping[str, Tensor], unit: float = unit) -> Tensor:
             return model(**inputs) * unit
 
-        method = NoiseStability(num_perturbations=3, noise_scale=0.01, observable=scaled)
+        method = finite_differences(num_perturbations=3, noise_scale=0.01, observable=scaled)
         found.append(method.deviations(candidates_of(model, rows), generator()))
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(found[2], found[0], rtol=1e-3, atol=1e-6)
@@ -192,7 +198,7 @@ def bert_candidates(model: nn.Module) -> Candidates:
 def test_deviations_of_a_low_precision_model_are_those_of_its_float32_copy(dtype: torch.dtype) -> None:
     model = trained_bert(dtype)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    method = NoiseStability(num_perturbations=3)
+    method = finite_differences(num_perturbations=3)
     found = method.deviations(bert_candidates(model), generator())
     expected = method.deviations(bert_candidates(copy.deepcopy(model).float()), generator())
     assert found.dtype == torch.float32 and found.norm() > 0
@@ -209,7 +215,7 @@ def accelerator() -> Iterator[Accelerator]:
 
 def test_deviations_under_autocast_are_those_of_float32(accelerator: Accelerator) -> None:
     model = trained_bert(torch.float32)
-    method = NoiseStability(num_perturbations=3)
+    method = finite_differences(num_perturbations=3)
     expected = method.deviations(bert_candidates(model), generator())
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -223,7 +229,7 @@ def test_deviations_under_autocast_are_those_of_float32(accelerator: Accelerator
 @pytest.mark.parametrize("normalize_rows", [False, True])
 def test_selections_choose_among_the_deviations(selection: SelectionName, normalize_rows: bool) -> None:
     candidates = candidates_of(perceptron(), inputs())
-    method = NoiseStability(num_perturbations=3, selection=selection, normalize_rows=normalize_rows)
+    method = finite_differences(num_perturbations=3, selection=selection, normalize_rows=normalize_rows)
     source = generator()
     rows = method.deviations(candidates, source)
     unit = rows / rows.norm(dim=1, keepdim=True)
@@ -237,7 +243,7 @@ def test_selections_choose_among_the_deviations(selection: SelectionName, normal
 
 
 def test_top_k_is_magnitude_without_direction() -> None:
-    query = NoiseStability(num_perturbations=3, selection="top_k").select(
+    query = finite_differences(num_perturbations=3, selection="top_k").select(
         candidates_of(perceptron(), inputs()), 5, generator()
     )
     assert torch.equal(query.indices, query.scores.argsort(descending=True)[:5])
@@ -246,8 +252,10 @@ def test_top_k_is_magnitude_without_direction() -> None:
 @pytest.mark.parametrize("normalize_rows", [False, True])
 def test_labeled_examples_are_centers_where_asked(normalize_rows: bool) -> None:
     rows = inputs()
-    first = int(NoiseStability(num_perturbations=3).select(candidates_of(perceptron(), rows), 1, generator()).indices)
-    method = NoiseStability(num_perturbations=3, labeled_as_centers=True, normalize_rows=normalize_rows)
+    first = int(
+        finite_differences(num_perturbations=3).select(candidates_of(perceptron(), rows), 1, generator()).indices
+    )
+    method = finite_differences(num_perturbations=3, labeled_as_centers=True, normalize_rows=normalize_rows)
     covered = candidates_of(perceptron(), rows, labeled=rows[first : first + 1])
     query = method.select(covered, 8, generator())
     assert query.indices[-1] == first  # at distance zero from a center
@@ -257,10 +265,10 @@ def test_labeled_examples_are_centers_where_asked(normalize_rows: bool) -> None:
 
 def test_parameter_filter_is_used() -> None:
     candidates = candidates_of(perceptron(), inputs())
-    found = NoiseStability(num_perturbations=2, parameter_filter="^3").deviations(candidates, generator())
-    assert not torch.equal(found, NoiseStability(num_perturbations=2).deviations(candidates, generator()))
+    found = finite_differences(num_perturbations=2, parameter_filter="^3").deviations(candidates, generator())
+    assert not torch.equal(found, finite_differences(num_perturbations=2).deviations(candidates, generator()))
     with pytest.raises(ValueError, match="matches no parameter of Sequential"):
-        NoiseStability(parameter_filter="no_such").select(candidates, 2, generator())
+        finite_differences(parameter_filter="no_such").select(candidates, 2, generator())
     assert calls(candidates) == 2 * 3
 
 
@@ -286,7 +294,7 @@ def test_parameter_filter_is_used() -> None:
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        NoiseStability(**settings)
+        finite_differences(**settings)
 
 
 def test_a_perturbed_output_that_is_not_finite_is_refused_with_its_row() -> None:
@@ -300,5 +308,131 @@ def test_a_perturbed_output_that_is_not_finite_is_refused_with_its_row() -> None
         return rows
 
     with pytest.raises(ValueError, match="row 5 holds NaN or infinity"):
-        NoiseStability(num_perturbations=2, observable=breaks).select(candidates_of(model, inputs()), 2, generator())
+        finite_differences(num_perturbations=2, observable=breaks).select(
+            candidates_of(model, inputs()), 2, generator()
+        )
     assert torch.equal(model[0].weight, clean)
+
+
+# ---- the two estimators --------------------------------------------------------------------------------------------
+
+
+def log_of(caplog: pytest.LogCaptureFixture, candidates: Candidates, **settings: Any) -> str:
+    with caplog.at_level(logging.INFO, logger="hf_noise_al"):
+        NoiseStability(**settings).select(candidates, 2, generator())
+    return caplog.text
+
+
+def test_auto_takes_the_sketch_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    candidates = candidates_of(perceptron(), inputs())
+    text = log_of(caplog, candidates)
+    assert (
+        "takes the gradient sketch: every perturbed module is supported, and 8 backward passes cost less than 30"
+        in text
+    )
+    assert calls(candidates) == 1
+    rows = NoiseStability().deviations(candidates, generator())
+    named = NoiseStability(estimator="gradient_sketch").deviations(candidates, generator())
+    assert torch.equal(rows, named) and rows.shape == (8, 512)
+
+
+def test_auto_takes_finite_differences_where_a_module_has_no_rule(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Conv1d(2, 3, 1), nn.Flatten(), nn.Linear(6, 3)).double()
+    candidates = candidates_of(model, inputs())
+    text = log_of(caplog, candidates, num_perturbations=4, num_output_projections=2)
+    assert "takes finite differences: the gradient sketch has no rule for 1.weight (a weight of Conv1d)" in text
+    assert calls(candidates) == 5
+
+
+def test_auto_takes_finite_differences_where_they_are_cheaper(caplog: pytest.LogCaptureFixture) -> None:
+    candidates = candidates_of(perceptron(), inputs())
+    text = log_of(caplog, candidates, num_perturbations=4)
+    assert "takes finite differences: 8 backward passes cost more than 4 perturbations" in text
+    assert calls(candidates) == 5
+
+
+def test_auto_falls_back_when_the_sketch_finds_weights_that_it_cannot_follow(caplog: pytest.LogCaptureFixture) -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, input: Tensor) -> Tensor:
+            return self.first(input) + nn.functional.linear(input, self.second.weight)
+
+    candidates = candidates_of(Functional().double(), inputs())
+    text = log_of(caplog, candidates)
+    assert "takes finite differences: The gradient sketch cannot follow second.weight" in text
+    with pytest.raises(UnsupportedModuleError, match="cannot follow second.weight"):
+        NoiseStability(estimator="gradient_sketch").select(candidates, 2, generator())
+
+
+def test_finite_differences_say_what_the_rest_will_take(caplog: pytest.LogCaptureFixture) -> None:
+    text = log_of(caplog, candidates_of(perceptron(), inputs()), estimator="finite_difference")
+    assert re.search(r"31 forward passes of 8 candidates; by the first, the others take about \d+ s; .*8 x 90", text)
+
+
+def test_wide_rows_are_projected_as_they_arrive() -> None:
+    candidates = candidates_of(perceptron(), inputs())
+    whole = finite_differences(num_perturbations=30).deviations(candidates, generator())
+    assert whole.shape == (8, 90)
+    narrow = finite_differences(num_perturbations=30, max_feature_dim=64).deviations(candidates, generator())
+    assert narrow.shape == (8, 64)
+
+    def products(max_feature_dim: int) -> Tensor:
+        method = finite_differences(num_perturbations=30, max_feature_dim=max_feature_dim)
+        rows = torch.stack([method.deviations(candidates, generator(seed)) for seed in range(60)])
+        return rows @ rows.transpose(1, 2)
+
+    difference = products(16) - products(90)
+    error = difference.std(dim=0) / 60**0.5
+    assert (difference.mean(dim=0).abs() < 4.5 * error).all() and bool((error > 0).all())
+
+
+def test_wide_outputs_are_projected_before_they_are_kept() -> None:
+    """Outputs of 4,000 numbers: nothing that `observe` returns is wider than `max_feature_dim`, and a length."""
+
+    def wide(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        return model(**inputs).repeat_interleave(1000, dim=1) * torch.linspace(0, 1, 3000, dtype=torch.float64)
+
+    plain = candidates_of(perceptron(), inputs())
+    widths = []
+
+    def observe(observable: Any, description: str = "observe") -> Tensor:
+        widths.append((rows := plain.observe(observable, description)).shape[1])
+        return rows
+
+    candidates = Candidates(plain.model, plain.size, observe, wide)
+    narrow = finite_differences(num_perturbations=6, max_feature_dim=512).deviations(candidates, generator())
+    assert widths == [513] * 7 and narrow.shape == (8, 512)
+    whole = finite_differences(num_perturbations=6, max_feature_dim=18_000).deviations(candidates, generator())
+    torch.testing.assert_close(row_norms(narrow), row_norms(whole), rtol=0.3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"estimator": "fast"}, "Unknown estimator 'fast'. Use one of auto, gradient_sketch, finite_difference"),
+        ({"num_projections": 0}, "`num_projections` must be at least 1, got 0"),
+        ({"num_output_projections": 1.5}, "`num_output_projections` must be a whole number, got 1.5"),
+        ({"max_feature_dim": 0}, "`max_feature_dim` must be at least 1, got 0"),
+        ({"autocast": "float16", "estimator": "gradient_sketch"}, "Unknown autocast 'float16'. Use one of bfloat16"),
+        ({"autocast": "bfloat16"}, "`autocast` works with estimator='gradient_sketch' alone: finite differences"),
+        ({"autocast": "bfloat16", "estimator": "finite_difference"}, "smaller than the rounding of bfloat16"),
+    ],
+)
+def test_refuses_settings_of_estimators_that_cannot_be(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
+        NoiseStability(**settings)
+
+
+def test_sketch_in_bfloat16_is_close_to_that_in_float32_whatever_training_did() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.LayerNorm(32), nn.Linear(32, 3))
+    candidates = candidates_of(model, inputs().float())
+    exact = NoiseStability(estimator="gradient_sketch").deviations(candidates, generator())
+    with torch.autocast("cpu", torch.bfloat16):  # as an accelerate model trained in bfloat16 would be
+        assert torch.equal(NoiseStability(estimator="gradient_sketch").deviations(candidates, generator()), exact)
+    lower = NoiseStability(estimator="gradient_sketch", autocast="bfloat16").deviations(candidates, generator())
+    assert not torch.equal(lower, exact)
+    assert float(torch.corrcoef(torch.stack([lower.flatten(), exact.flatten()]))[0, 1]) > 0.99

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,18 +15,35 @@ from tiny_run import collate, make_model, make_pool, make_trainer
 from torch import Tensor, nn
 
 from hf_noise_al import observation
+from hf_noise_al.gradient_sketch import UnsupportedModuleError
 from hf_noise_al.observables import probabilities
 from hf_noise_al.observation import Observer, untouched_random_state
 
 
 def make_observer(
-    pool: Dataset, model: nn.Module, collator: Any = collate, batch_size: int = 8, process: int = 0, processes: int = 1
+    pool: Dataset,
+    model: nn.Module,
+    collator: Any = collate,
+    batch_size: int = 8,
+    process: int = 0,
+    processes: int = 1,
+    max_tokens_per_batch: int | None = None,
 ) -> Observer:
     accelerator = SimpleNamespace(
         num_processes=processes, process_index=process, is_local_main_process=True, device=torch.device("cpu")
     )
     dataset = pool.select_columns([name for name in pool.column_names if name in ("input_ids", "attention_mask", "id")])
-    return Observer(model, dataset, list(range(len(pool))), collator, dict, batch_size, accelerator, disable_tqdm=True)
+    return Observer(
+        model,
+        dataset,
+        list(range(len(pool))),
+        collator,
+        dict,
+        batch_size,
+        accelerator,
+        disable_tqdm=True,
+        max_tokens_per_batch=max_tokens_per_batch,
+    )
 
 
 def first_tokens(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -35,16 +53,98 @@ def first_tokens(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("batch_size", [1, 7, 8, 50, 1000])
 def test_sees_each_row_once_in_order_whatever_the_batch_size(batch_size: int) -> None:
     pool = make_pool(50)
-    seen = []
+    seen: list[torch.Size] = []
 
     def observable(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        seen.append(len(inputs["input_ids"]))
+        seen.append(inputs["input_ids"].shape)
         return first_tokens(model, inputs)
 
     rows = make_observer(pool, nn.Linear(1, 1), batch_size=batch_size)(observable)
     assert rows.tolist() == [[ids[0], len(ids)] for ids in pool["input_ids"]]
-    assert sum(seen) == 50
-    assert seen[-1] == (50 % batch_size or batch_size)
+    assert sum(count for count, _ in seen) == 50
+    longest = max(map(len, pool["input_ids"]))
+    assert seen[0] == (min(batch_size, 50), longest)
+    assert all(shape.numel() <= batch_size * longest for shape in seen)
+    for (count, length), (_, next_length) in pairwise(seen):
+        assert count == batch_size * longest // length, "as many rows as the tokens allow"
+        assert next_length <= length
+
+
+@pytest.mark.parametrize("budget", [1, 37, 100, 10_000])
+def test_a_token_budget_takes_the_place_of_the_batch_size(budget: int) -> None:
+    pool = make_pool(50)
+    shapes: list[torch.Size] = []
+
+    def observable(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        shapes.append(inputs["input_ids"].shape)
+        return first_tokens(model, inputs)
+
+    rows = make_observer(pool, nn.Linear(1, 1), max_tokens_per_batch=budget)(observable)
+    assert rows[:, 1].tolist() == [len(ids) for ids in pool["input_ids"]]
+    assert all(shape.numel() <= budget or shape[0] == 1 for shape in shapes)
+    unknown = Dataset.from_dict({"id": list(range(10))})
+    observer = make_observer(unknown, nn.Linear(1, 1), batch_size=4, max_tokens_per_batch=budget)
+    assert list(map(len, observer.batches)) == [4, 4, 2], "nobody knows tokens here"
+
+
+def limited(rows: int, text: str = "CUDA out of memory. Tried to allocate 2 GiB") -> Any:
+    """An observable for which no more than so many rows fit into memory."""
+
+    def observable(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        if len(inputs["input_ids"]) > rows:
+            raise torch.OutOfMemoryError(text)
+        return first_tokens(model, inputs)
+
+    return observable
+
+
+def test_batches_shrink_when_memory_runs_out_and_stay_small(caplog: pytest.LogCaptureFixture) -> None:
+    pool = make_pool(50)
+    observer = make_observer(pool, nn.Linear(1, 1), batch_size=20)
+    before = observer.budget
+    rows = observer(limited(7))
+    assert torch.equal(rows, make_observer(pool, nn.Linear(1, 1))(first_tokens))
+    assert max(map(len, observer.batches)) <= 7 and observer.budget < before
+    assert "Out of memory: observing again, " in caplog.text
+    small = observer.budget
+    assert torch.equal(observer(limited(7)), rows) and observer.budget == small
+
+
+def test_what_does_not_fit_in_any_batch_is_an_error() -> None:
+    observer = make_observer(make_pool(20), nn.Linear(1, 1), batch_size=4)
+    with pytest.raises(ValueError, match=r"A single row does not fit into memory\. Shorten rows .*CUDA out of memory"):
+        observer(limited(0))
+
+
+def test_other_errors_do_not_shrink_batches() -> None:
+    observer = make_observer(make_pool(20), nn.Linear(1, 1))
+    before = observer.budget
+    with pytest.raises(RuntimeError, match="something else"):
+        observer(limited(0, "something else"))
+    assert observer.budget == before
+
+
+@pytest.mark.parametrize("own", [None, ValueError("mine"), torch.OutOfMemoryError("CUDA out of memory. Mine")])
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (ValueError("theirs"), "mine|theirs"),
+        (RuntimeError("CUDA out of memory. Theirs"), "mine|CUDA out of memory"),
+        (UnsupportedModuleError("theirs"), "mine|theirs"),
+    ],
+)
+def test_an_error_of_one_process_is_raised_on_all(
+    monkeypatch: pytest.MonkeyPatch, own: Exception | None, other: Exception, expected: str
+) -> None:
+    def gather(errors: list[Any], mine: Any) -> None:
+        errors[:] = [other, mine]
+
+    monkeypatch.setattr(observation.dist, "all_gather_object", gather)
+    observer = make_observer(make_pool(20), nn.Linear(1, 1), processes=2)
+    with pytest.raises(Exception, match=expected) as caught:
+        observer._agree(own)
+    if not isinstance(own, ValueError):
+        assert type(caught.value) is type(other), "an error that smaller batches do not mend comes first"
 
 
 def test_rows_do_not_depend_on_the_batch_size_but_for_rounding() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from ..gradient_sketch import GradientSketch, UnsupportedModuleError, num_backward_passes, unsupported_tensors
 from ..observables import Observable, check_observable
-from ..perturbation import check_noise_scale, full_precision, log_choice, perturbed
+from ..perturbation import check_noise_scale, full_precision, log_choice
 from ..selection import (
     SelectionName,
     check_finite,
@@ -20,20 +23,26 @@ from ..selection import (
     select_rows,
 )
 from .base import Acquisition, Candidates, Query
+from .finite_differences import FiniteDifferences
+
+logger = logging.getLogger(__name__)
+
+EstimatorName = Literal["auto", "gradient_sketch", "finite_difference"]
 
 
 @dataclass(frozen=True)
 class NoiseStability(Acquisition):
-    """Deep Active Learning with Noise Stability (AAAI 2024, arXiv 2205.13340), by finite differences.
+    """Deep Active Learning with Noise Stability (AAAI 2024, arXiv 2205.13340).
 
-    A query costs ``num_perturbations + 1`` forward passes of the candidates, in float32 whatever the training
-    precision is, and holds ``size * num_perturbations * D`` numbers, D the width of the observable.
+    How outputs move is estimated in one of two ways. Finite differences are the published form:
+    ``num_perturbations + 1`` forward passes of the candidates. The gradient sketch projects the Jacobian instead, which
+    is the same to first order in the noise: a forward pass and a backward pass per output direction.
     """
 
     noise_scale: float = 1e-3
     """Length of the noise on each tensor relative to the tensor's."""
     num_perturbations: int = 30
-    """How many perturbations each candidate is seen under."""
+    """How many perturbations each candidate is seen under by finite differences."""
     parameter_filter: str = "weight"
     """Which parameters are perturbed, see `hf_noise_al.perturbation.perturbed_tensors`."""
     observable: Observable | None = None
@@ -44,28 +53,47 @@ class NoiseStability(Acquisition):
     """Scale every candidate's deviations to length one: direction without magnitude."""
     labeled_as_centers: bool = False
     """Also keep away from what is labeled already, at the price of observing it."""
+    estimator: EstimatorName = "auto"
+    """"gradient_sketch", "finite_difference", or "auto": the sketch where the model allows it and it is cheaper."""
+    num_projections: int = 512
+    """Random projections of the gradient sketch: the width of a candidate's row."""
+    num_output_projections: int = 8
+    """Most backward passes of the gradient sketch; wider outputs are combined with random signs."""
+    max_feature_dim: int = 1024
+    """Widest rows of finite differences; wider ones are projected."""
+    autocast: Literal["bfloat16"] | None = None
+    """Lower precision of the gradient sketch's forward and backward passes; None is float32."""
 
     def __post_init__(self) -> None:
         check_noise_scale(self.noise_scale)
-        check_whole_number("num_perturbations", self.num_perturbations)
+        for name in ("num_perturbations", "num_projections", "num_output_projections", "max_feature_dim"):
+            check_whole_number(name, getattr(self, name))
         if self.observable is not None:
             check_observable(self.observable)
-        if self.selection not in get_args(SelectionName):
-            raise ValueError(f"Unknown selection {self.selection!r}. Use one of {', '.join(get_args(SelectionName))}.")
+        _check_choice("selection", self.selection, get_args(SelectionName))
+        _check_choice("estimator", self.estimator, get_args(EstimatorName))
         if self.labeled_as_centers and self.selection not in ("k_center", "k_means_plus_plus"):
             raise ValueError(
                 f"`labeled_as_centers` has no meaning with selection {self.selection!r}: it takes no centers. "
                 "Use 'k_center' or 'k_means_plus_plus'."
             )
+        if self.autocast is not None:
+            _check_choice("autocast", self.autocast, ("bfloat16",))
+            if self.estimator != "gradient_sketch":
+                raise ValueError(
+                    "`autocast` works with estimator='gradient_sketch' alone: finite differences are smaller than the "
+                    f"rounding of {self.autocast} products and would be noise. Name that estimator, or leave "
+                    "`autocast` out."
+                )
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the candidates whose outputs move most and most differently; scores are lengths of deviations."""
         check_size(query_size, candidates.size)
         log_choice(candidates.model, self.parameter_filter)
-        seen = [candidates]
+        groups = [candidates]
         if self.labeled_as_centers and candidates.labeled is not None:
-            seen.append(candidates.labeled)
-        rows, *others = self._deviations(seen, generator)
+            groups.append(candidates.labeled)
+        rows, *others = self._rows(groups, generator)
         centers = others[0] if others else None
         scores = row_norms(rows)
         if self.normalize_rows:
@@ -77,26 +105,72 @@ class NoiseStability(Acquisition):
         return Query(select_rows(self.selection, rows, query_size, generator, centers), scores)
 
     def deviations(self, candidates: Candidates, generator: torch.Generator) -> Tensor:
-        """Return ``(o_k - o) / ||o||`` for every perturbation k, side by side: (size, num_perturbations * D)."""
-        return self._deviations([candidates], generator)[0]
+        """Return the row of each candidate: (size, W).
 
-    def _deviations(self, seen: list[Candidates], generator: torch.Generator) -> list[Tensor]:
-        model, count = seen[0].model, self.num_perturbations
-        with full_precision(model):
-            clean = [self._observe(group, "clean pass") for group in seen]
-            norms = [torch.where((norm := row_norms(rows)) > 0, norm, 1)[:, None] for rows in clean]
-            features = [rows.new_empty(len(rows), count, rows.shape[1]) for rows in clean]
-            for k in range(count):
-                with perturbed(model, self.noise_scale, generator, self.parameter_filter):
-                    for group, rows, norm, feature in zip(seen, clean, norms, features, strict=True):
-                        moved = self._observe(group, f"perturbation {k + 1}/{count}")
-                        torch.div(moved - rows, norm, out=feature[:, k])
-        return [feature.flatten(1) for feature in features]
+        By finite differences, ``(o_k - o) / ||o||`` for every perturbation k, side by side, W being
+        num_perturbations * D, or projected to `max_feature_dim`; by the gradient sketch W is `num_projections`.
+        """
+        return self._rows([candidates], generator)[0]
 
-    def _observe(self, group: Candidates, description: str) -> Tensor:
-        rows = group.observe(self.observable or group.observable, description)
-        check_finite(rows)
+    def _rows(self, groups: list[Candidates], generator: torch.Generator) -> list[Tensor]:
+        observable = self.observable or groups[0].observable
+        rows = None
+        if self._sketches(groups[0], observable):
+            try:
+                rows = self._sketched(groups, observable, generator)
+            except UnsupportedModuleError as error:
+                if self.estimator != "auto":
+                    raise
+                logger.warning(f"estimator='auto' takes finite differences: {error}")
+        if rows is None:
+            method = FiniteDifferences(
+                self.noise_scale, self.num_perturbations, self.parameter_filter, observable, self.max_feature_dim
+            )
+            rows = method.deviations(groups, generator)
+        for found in rows:
+            check_finite(found)
         return rows
+
+    def _sketches(self, candidates: Candidates, observable: Observable) -> bool:
+        """Return whether the gradient sketch is to be used, and log why."""
+        if self.estimator != "auto":
+            return self.estimator == "gradient_sketch"
+        unsupported = unsupported_tensors(candidates.model, self.parameter_filter)
+        passes = num_backward_passes(candidates.model, observable, self.num_output_projections)
+        if unsupported:
+            why = f"the gradient sketch has no rule for {', '.join(unsupported[:5])}"
+        elif passes > self.num_perturbations:
+            why = f"{passes} backward passes cost more than {self.num_perturbations} perturbations"
+        else:
+            logger.info(
+                "estimator='auto' takes the gradient sketch: every perturbed module is supported, and "
+                f"{passes} backward passes cost less than {self.num_perturbations} perturbations."
+            )
+            return True
+        logger.info(f"estimator='auto' takes finite differences: {why}.")
+        return False
+
+    def _sketched(self, groups: list[Candidates], observable: Observable, generator: torch.Generator) -> list[Tensor]:
+        model = groups[0].model
+        with full_precision(model):
+            sketch = GradientSketch(
+                model,
+                self.noise_scale,
+                generator,
+                self.parameter_filter,
+                observable,
+                self.num_projections,
+                self.num_output_projections,
+            )
+            device_type = next(model.parameters()).device.type
+            lower = torch.autocast(device_type, torch.bfloat16) if self.autocast else nullcontext()
+            with lower:
+                return [group.observe(sketch, "gradient sketch") for group in groups]
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"Unknown {name} {value!r}. Use one of {', '.join(choices)}.")
 
 
 def _unit_rows(rows: Tensor) -> Tensor:

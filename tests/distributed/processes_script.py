@@ -67,10 +67,19 @@ def gradient_norms(folder: Path, processes: int) -> list[float]:
     return found
 
 
+ESTIMATORS: dict[str, dict[str, Any]] = {
+    "finite_difference": {"num_perturbations": 5},
+    "gradient_sketch": {"num_projections": 64},
+}
+
+
 def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> dict[str, Any]:
-    kwargs = {"num_perturbations": 5} if acquisition == "noise_stability" else None
+    estimator = acquisition if acquisition in ESTIMATORS else None
     trainer = make_trainer(
-        folder / f"query-{acquisition}-{rows}", pool=make_pool(rows), acquisition=acquisition, acquisition_kwargs=kwargs
+        folder / f"query-{acquisition}-{rows}",
+        pool=make_pool(rows),
+        acquisition="noise_stability" if estimator else acquisition,
+        acquisition_kwargs={"estimator": estimator, **ESTIMATORS[estimator]} if estimator else None,
     )
     before = torch.get_rng_state()
     found = trainer.query(size)
@@ -82,8 +91,9 @@ def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> di
 
 
 def queries(folder: Path) -> dict[str, Any]:
-    found = {name: query(folder, name) for name in ("noise_stability", "entropy", "random", "core_set")}
-    return {**found, "few": query(folder, "noise_stability", rows=3, size=2)}
+    found = {name: query(folder, name) for name in (*ESTIMATORS, "entropy", "random", "core_set")}
+    few = {f"few by {name}": query(folder, name, rows=3, size=2) for name in ESTIMATORS}
+    return {**found, **few}
 
 
 def parameters(trainer: ActiveTrainer) -> list[float]:

@@ -1,0 +1,277 @@
+"""Gradient sketch: the features of noise stability for the price of a backward pass.
+
+A deviation under small weight noise is the Jacobian of the outputs times the noise. Reverse mode gives its product with
+hundreds of noises at once: Deep Active Learning with Noise Stability (AAAI 2024), to first order in the noise scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .layer_gradients import layer_gradient, why_unsupported
+from .observables import Observable, is_multi_label, probabilities
+from .perturbation import check_noise_scale, perturbed_tensors, tensor_generator
+from .rank_one_noise import RankOneNoise
+from .sharding import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
+
+
+class UnsupportedModuleError(ValueError):
+    """A perturbed weight is used in a way that the gradient sketch has no rule for."""
+
+
+def unsupported_tensors(model: nn.Module, parameter_filter: str = "weight") -> list[str]:
+    """Name the perturbed tensors of `model` that the gradient sketch cannot project, each with the reason."""
+    names = {id(tensor): name for name, tensor in perturbed_tensors(model, parameter_filter).items()}
+    reasons: dict[str, str] = {}
+    for module in model.modules():
+        for parameter, tensor in module._parameters.items():
+            if tensor is None or id(tensor) not in names:
+                continue
+            why = "sharded by ZeRO-3" if is_zero3(tensor) else why_unsupported(module, parameter)
+            if why:
+                reasons[names[id(tensor)]] = why
+    return [f"{name} ({why})" for name, why in reasons.items()]
+
+
+def num_backward_passes(model: nn.Module, observable: Observable, num_output_projections: int) -> int:
+    """Return how many backward passes a sketch of `model` takes at most."""
+    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
+    if observable is not probabilities or num_labels is None:
+        return num_output_projections
+    return max(1, min(int(num_labels) - (not is_multi_label(model)), num_output_projections))
+
+
+class GradientSketch:
+    """An observable: each example's scaled Jacobian, projected on rank-one Gaussian noise.
+
+    A row approximates what ``num_projections`` perturbations would move one output by, divided by the length of the
+    clean row. The mean of its products with another row is that of the examples' scaled Jacobians. It costs a forward
+    pass and a backward pass through activations for every output direction: C - 1 of them for class probabilities, or
+    ``num_output_projections`` random sign combinations of the outputs where those are fewer; the noises are dealt to
+    them. Weights get no gradient. Rows must be computed each on its own by the model; the first batch is checked.
+
+    Args:
+        model: In the precision that it is to run in.
+        noise_scale: Length of the noise on each tensor relative to the tensor's.
+        generator: CPU generator; exactly one number is drawn.
+        parameter_filter: Which tensors, see `hf_noise_al.perturbation.perturbed_tensors`.
+        observable: What is differentiated: ``(model, inputs) -> (B, D)``.
+        num_projections: Width of a row.
+        num_output_projections: Most output directions.
+
+    Raises:
+        UnsupportedModuleError: a perturbed tensor belongs to a module without a rule, or is used outside of it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        noise_scale: float,
+        generator: torch.Generator,
+        parameter_filter: str = "weight",
+        observable: Observable = probabilities,
+        num_projections: int = 512,
+        num_output_projections: int = 8,
+    ) -> None:
+        check_noise_scale(noise_scale)
+        if unsupported := unsupported_tensors(model, parameter_filter):
+            raise UnsupportedModuleError(
+                f"The gradient sketch has no rule for {len(unsupported)} of the perturbed tensors: "
+                f"{', '.join(unsupported[:5])}{', ...' if len(unsupported) > 5 else ''}. "
+                "Use estimator='finite_difference', or leave them out by `parameter_filter`."
+            )
+        settle(model)
+        tensors = perturbed_tensors(model, parameter_filter)
+        names = {id(tensor): name for name, tensor in tensors.items()}
+        self.seed = int(torch.randint(2**63 - 1, (), generator=generator))
+        self.noise = RankOneNoise(self.seed)
+        norms = dict(zip(tensors, global_norms(list(tensors.values())), strict=True))
+        self.scales = {name: noise_scale * norms[name] / math.sqrt(global_numel(t)) for name, t in tensors.items()}
+        self.shapes = {name: torch.Size(global_shape(tensor)) for name, tensor in tensors.items()}
+        held = [(module, _names_held(module, names)) for module in model.modules()]
+        self.modules = [(module, known) for module, known in held if known]
+        self.observable = observable
+        self.num_projections, self.num_output_projections = num_projections, num_output_projections
+        self._directions: Tensor | None = None
+        self._checked = False
+
+    def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return one row per example: (B, num_projections)."""
+        size = len(next(value for value in inputs.values() if isinstance(value, Tensor) and value.ndim))
+        with torch.enable_grad(), _Taps(self, size) as taps:
+            outputs = self.observable(model, inputs)
+            if not taps.anchored(outputs):
+                return outputs.new_zeros(size, self.num_projections)  # no perturbed tensor has a say in them
+            if not self._checked:
+                self._check_use_of_weights(model, inputs, taps)
+                taps.check_that_rows_are_apart(outputs)
+                self._checked = size > 1 or is_sharded(model)  # all processes check the same number of times
+            directions = self._directions_for(model, outputs)
+            widths = [len(part) for part in torch.arange(self.num_projections).tensor_split(len(directions))]
+            parts = [
+                taps.project(outputs, direction, number, width) * math.sqrt(self.num_projections / width)
+                for number, (direction, width) in enumerate(zip(directions, widths, strict=True))
+            ]
+        lengths = torch.linalg.vector_norm(outputs.detach(), dim=1, keepdim=True)
+        return torch.cat(parts, dim=1) / torch.where(lengths > 0, lengths, 1)
+
+    def _directions_for(self, model: nn.Module, outputs: Tensor) -> Tensor:
+        """Return the directions (M, D) that outputs are differentiated in, whose outer products add up to one."""
+        if self._directions is None:
+            width = outputs.shape[1]
+            constant_sum = self.observable is probabilities and not is_multi_label(model)
+            most = min(self.num_output_projections, self.num_projections)
+            if width - constant_sum <= most:
+                directions = _orthogonal_to_ones(width) if constant_sum else torch.eye(width, dtype=torch.float64)
+            else:
+                source = tensor_generator(self.seed, "output directions")
+                signs = torch.randint(0, 2, (most, width), generator=source)
+                directions = (2.0 * signs.double() - 1) / math.sqrt(most)
+            self._directions = directions.to(outputs.device, outputs.dtype)
+        return self._directions
+
+    def _check_use_of_weights(self, model: nn.Module, inputs: Mapping[str, Tensor], taps: _Taps) -> None:
+        """Refuse weights that reach the outputs although their module was never called."""
+        idle = {
+            name: module._parameters[parameter]
+            for module, known in self.modules
+            for parameter, name in known.items()
+            if module not in taps.called
+        }
+        tensors = {name: t for name, t in idle.items() if type(t) is nn.Parameter}
+        if not tensors:
+            return
+        before = {name: t.requires_grad for name, t in tensors.items()}
+        try:
+            for t in tensors.values():
+                t.requires_grad_(True)
+            outputs = self.observable(model, inputs)
+            found = torch.autograd.grad(outputs.sum(), list(tensors.values()), allow_unused=True)
+        finally:
+            for name, t in tensors.items():
+                t.requires_grad_(before[name])
+        used = [name for name, gradient in zip(tensors, found, strict=True) if gradient is not None]
+        if used:
+            raise UnsupportedModuleError(
+                f"The gradient sketch cannot follow {', '.join(used[:5])}: the outputs depend on it, but its module is "
+                "not called. Use estimator='finite_difference', or leave it out by `parameter_filter`."
+            )
+
+
+class _Tap(torch.autograd.Function):
+    """Hands the gradient of a layer's output to `see` on its way back; changes nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, anchor: Tensor, see: Callable[[Tensor], None]) -> Tensor:
+        ctx.see = see
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        ctx.see(gradient)
+        return gradient, None, None
+
+
+class _Taps:
+    """Taps on the outputs of every perturbed module for the time of a `with` block.
+
+    An anchor that needs a gradient joins at every tap, so that gradients flow to each of them, whether or not weights
+    are frozen, and stop there.
+    """
+
+    def __init__(self, sketch: GradientSketch, size: int) -> None:
+        self.sketch, self.size = sketch, size
+        self.called: set[nn.Module] = set()
+        self.anchor = torch.zeros((), requires_grad=True)
+        self.see: Callable[[nn.Module, dict[str, str], Tensor, Tensor], None] = self._ignore
+        self.handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> _Taps:
+        try:
+            for module, names in self.sketch.modules:
+                hook = partial(self._tap, names)
+                self.handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+        self.see = self._ignore
+
+    def anchored(self, outputs: Tensor) -> bool:
+        """Return whether the (B, D) `outputs` depend on a tapped layer."""
+        return bool(self.called) and outputs.requires_grad
+
+    def project(self, outputs: Tensor, vector: Tensor, direction: int, width: int) -> Tensor:
+        """Differentiate ``outputs @ vector`` and project every layer's gradient on `width` noises: (B, width)."""
+        total = torch.zeros(self.size, width, dtype=outputs.dtype, device=outputs.device)
+        sketch = self.sketch
+
+        def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor) -> None:
+            for parameter, name in names.items():
+                if scale := sketch.scales[name]:
+                    shape = sketch.shapes[name]
+                    found = layer_gradient(module, parameter, inputs, gradient, self.size)
+                    total.add_(sketch.noise.project(name, shape, found, direction, width), alpha=scale)
+
+        self._backward(outputs @ vector, see)
+        return total
+
+    def check_that_rows_are_apart(self, outputs: Tensor) -> None:
+        """Refuse layers whose part in the first example's outputs is not found with the first example."""
+        mixed: list[str] = []
+
+        def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor) -> None:
+            apart = inputs.shape[0] % self.size == 0 and gradient.shape[0] % self.size == 0
+            if not apart or bool((gradient[len(gradient) // self.size :].abs() > 0).any()):
+                mixed.extend(names.values())
+
+        self._backward(outputs[:1].sum(dim=1), see)
+        if mixed:
+            raise UnsupportedModuleError(
+                f"The gradient sketch cannot tell examples apart at {', '.join(mixed[:5])}: what the module returns is "
+                "shared by the examples of a batch, or they are not its first dimension. "
+                "Use estimator='finite_difference', or leave it out by `parameter_filter`."
+            )
+
+    def _backward(self, scalars: Tensor, see: Callable[[nn.Module, dict[str, str], Tensor, Tensor], None]) -> None:
+        self.see = see
+        torch.autograd.grad(scalars.sum(), [self.anchor], retain_graph=True, allow_unused=True)
+
+    def _tap(self, names: dict[str, str], module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+        self.called.add(module)
+        inputs: Tensor = (args[0] if args else next(iter(kwargs.values()))).detach()
+        if self.size > 1 and len(output) == 1:  # a table of positions, the same for every example
+            output = output.expand(self.size, *output.shape[1:]).clone()
+            inputs = inputs.expand(self.size, *inputs.shape[1:])
+        tapped: Tensor = _Tap.apply(output, self.anchor, lambda g: self.see(module, names, inputs, g))  # type: ignore[no-untyped-call]
+        return tapped
+
+    @staticmethod
+    def _ignore(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor) -> None:
+        raise RuntimeError("a gradient came outside of a pass of the gradient sketch")
+
+
+def _names_held(module: nn.Module, names: dict[int, str]) -> dict[str, str]:
+    return {p: names[id(t)] for p, t in module._parameters.items() if t is not None and id(t) in names}
+
+
+def _orthogonal_to_ones(width: int) -> Tensor:
+    """Return an orthonormal basis of what sums to zero: (width - 1, width); class probabilities move nowhere else."""
+    rows = []
+    for k in range(1, width):
+        row = torch.zeros(width, dtype=torch.float64)
+        row[:k], row[k] = 1, -k
+        rows.append(row / math.sqrt(k * (k + 1)))
+    return torch.stack(rows)

@@ -1,0 +1,415 @@
+"""The gradient sketch: the right gradients of every supported layer, projected without bias, nothing left behind."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import sketch_models
+import torch
+from acquisition_contract import candidates_of, generator
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hf_noise_al.acquisition import NoiseStability
+from hf_noise_al.gradient_sketch import (
+    GradientSketch,
+    UnsupportedModuleError,
+    num_backward_passes,
+    unsupported_tensors,
+)
+from hf_noise_al.layer_gradients import LayerGradient, Vectors
+from hf_noise_al.observables import features, probabilities
+from hf_noise_al.perturbation import perturbed, perturbed_tensors
+from hf_noise_al.selection import row_norms
+
+
+def mean_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """A smooth row per example of any model: logits, averaged over a map."""
+    logits: Tensor = model(**inputs).logits
+    return logits.flatten(2).mean(dim=2) if logits.ndim > 2 else logits
+
+
+def plain(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    result: Tensor = model(**inputs)
+    return result
+
+
+class WholeGradients:
+    """Test-only noise: keeps every layer's gradient of each example whole; shared layers add up."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[int, str], Tensor] = {}
+
+    def project(self, name: str, shape: torch.Size, gradient: LayerGradient, direction: int, width: int) -> Tensor:
+        whole = whole_gradient(gradient, shape)
+        key = direction, name
+        self.found[key] = self.found[key] + whole if key in self.found else whole
+        return whole.new_zeros(len(whole), width)
+
+
+class DenseNoise:
+    """Test-only noise: the given dense one for each projection, (K, *shape) by name."""
+
+    def __init__(self, noise: Mapping[str, Tensor]) -> None:
+        self.noise = noise
+
+    def project(self, name: str, shape: torch.Size, gradient: LayerGradient, direction: int, width: int) -> Tensor:
+        return whole_gradient(gradient, shape).flatten(1) @ self.noise[name].flatten(1).T
+
+
+def whole_gradient(gradient: LayerGradient, shape: torch.Size) -> Tensor:
+    if isinstance(gradient, Vectors):
+        return gradient.values
+    rows, columns = torch.eye(shape[0]), torch.eye(shape[1:].numel())
+    like = gradient.like.dtype
+    left, right = gradient.products(rows.to(like), columns.to(like))
+    return torch.einsum("bti,btj->bij", left, right).reshape(-1, *shape)
+
+
+def jacobians(model: nn.Module, inputs: Mapping[str, Tensor], observable: Any) -> list[dict[str, Tensor]]:
+    """Return, per example computed alone, the (D, *shape) gradients of its outputs by every perturbed tensor."""
+    tensors = perturbed_tensors(model)
+    flags = {name: tensor.requires_grad for name, tensor in tensors.items()}
+    model.requires_grad_(True)
+    result = []
+    for row in range(len(next(iter(inputs.values())))):
+        outputs = observable(model, {name: value[row : row + 1] for name, value in inputs.items()})[0]
+        by_output = [
+            torch.autograd.grad(value, list(tensors.values()), retain_graph=True, allow_unused=True)
+            for value in outputs
+        ]
+        result.append(
+            {
+                name: torch.stack([torch.zeros_like(t) if g[i] is None else g[i] for g in by_output])
+                for i, (name, t) in enumerate(tensors.items())
+            }
+        )
+    for name, tensor in tensors.items():
+        tensor.requires_grad_(flags[name])
+    return result
+
+
+def scaled_kernel(model: nn.Module, inputs: Mapping[str, Tensor], observable: Any, noise_scale: float) -> Tensor:
+    """Return products of scaled Jacobians, divided by the lengths of the clean rows: (N, N)."""
+    tensors = perturbed_tensors(model)
+    rows = []
+    for found in jacobians(model, inputs, observable):
+        parts = [
+            found[n].flatten() * noise_scale * t.detach().norm() / math.sqrt(t.numel()) for n, t in tensors.items()
+        ]
+        rows.append(torch.cat(parts).detach())
+    stacked = torch.stack(rows) / observable(model, inputs).detach().norm(dim=1, keepdim=True)
+    return stacked @ stacked.T
+
+
+# ---- gradients -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sketch_models.NAMES)
+def test_gradients_of_every_tensor_are_those_of_each_example_alone(name: str) -> None:
+    model, inputs = sketch_models.build(name)
+    model, inputs = model.double(), {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+    assert unsupported_tensors(model) == []
+    sketch = GradientSketch(model, 1e-3, generator(), observable=mean_logits)
+    noise = sketch.noise = WholeGradients()  # type: ignore[assignment]
+    sketch(model, inputs)
+    alone = jacobians(model, inputs, mean_logits)
+    seen = 0
+    for tensor_name in perturbed_tensors(model):
+        expected = torch.stack([found[tensor_name] for found in alone])  # (B, D, *shape)
+        for direction in range(expected.shape[1]):
+            if (direction, tensor_name) in noise.found:
+                whole = noise.found[direction, tensor_name]
+                torch.testing.assert_close(whole.reshape(expected[:, direction].shape), expected[:, direction])
+                seen += 1
+            else:
+                assert not expected[:, direction].any(), tensor_name
+    assert seen >= 3 * 5
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "modern_bert", "llama", "resnet", "vit", "segformer"])
+def test_with_the_same_dense_noise_it_is_finite_differences(name: str) -> None:
+    """Within 1 %, in float32, at the paper's noise scale; where a ReLU bends the outputs, at a smaller one."""
+    model, inputs = sketch_models.build(name)
+    noise_scale, count = 1e-4 if name == "resnet" else 1e-3, 3
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.sub_(0.05 * torch.randn(parameter.shape, generator=generator(5)))
+    tensors = perturbed_tensors(model)
+    noise = {n: torch.randn(count, *t.shape, generator=generator(i)) for i, (n, t) in enumerate(tensors.items())}
+    for drawn in noise.values():
+        lengths = drawn.flatten(1).norm(dim=1).view(-1, *[1] * (drawn.ndim - 1))
+        drawn.mul_(drawn[0].numel() ** 0.5 / lengths)  # as long as the published noise is, exactly
+    sketch = GradientSketch(model, noise_scale, generator(), observable=mean_logits, num_projections=3 * count)
+    sketch.noise = DenseNoise(noise)  # type: ignore[assignment]
+    found = sketch(model, inputs) / 3**0.5  # of three directions each has a third of the projections
+    with torch.no_grad():
+        clean = mean_logits(model, inputs)
+        moved = []
+        for k in range(count):
+            before = {n: t.clone() for n, t in tensors.items()}
+            for n, t in tensors.items():
+                t.add_(noise[n][k], alpha=float(noise_scale * t.norm() / t.numel() ** 0.5))
+            moved.append((mean_logits(model, inputs) - clean) / clean.norm(dim=1, keepdim=True))
+            for n, t in tensors.items():
+                t.copy_(before[n])
+    expected = torch.stack(moved, dim=2).flatten(1)  # (B, D * K): direction by direction
+    assert float((found - expected).norm() / expected.norm()) < 0.01
+
+
+# ---- kernels -------------------------------------------------------------------------------------------------------
+
+
+def kernel_error(count: int, seed: int, observable: Any, **settings: Any) -> float:
+    model, inputs = sketch_models.build("bert")
+    sketch = GradientSketch(model, 1e-3, generator(seed), observable=observable, num_projections=count, **settings)
+    found, expected = sketch(model, inputs), scaled_kernel(model, inputs, observable, 1e-3)
+    return float((found @ found.T / count - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("observable", [probabilities, mean_logits])
+def test_products_converge_to_those_of_scaled_jacobians_as_one_over_the_root(observable: Any) -> None:
+    errors = [
+        (sum(kernel_error(count, seed, observable) ** 2 for seed in range(8)) / 8) ** 0.5 for count in (64, 1024, 4096)
+    ]
+    assert errors[0] < 0.6 and errors[2] < 0.08
+    assert 2 < errors[0] / errors[1] < 8  # sixteen times as many, four times closer, give or take chance
+    assert 4 < errors[0] / errors[2] < 16
+
+
+def test_random_signs_stand_in_for_many_outputs() -> None:
+    errors = [kernel_error(4096, seed, features, num_output_projections=12) for seed in range(4)]
+    assert sum(errors) / 4 < 0.25
+    assert kernel_error(4096, 0, features, num_output_projections=16) < 0.12, "all sixteen outputs, one by one"
+
+
+def test_norms_and_distances_are_closer_to_the_exact_ones_than_many_finite_differences() -> None:
+    """512 projections against 120 perturbations with full Gaussian noise, each over 3 seeds."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(12, 24), nn.Tanh(), nn.LayerNorm(24), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 2)
+    )
+    model.double()
+    rows = torch.randn(40, 12, generator=generator(1), dtype=torch.float64)
+    candidates = candidates_of(model, rows)
+    tensors = perturbed_tensors(model)
+    exact = []
+    for row in rows:
+        outputs = probabilities(model, {"input": row[None]})[0]
+        parts = []
+        for value in outputs:
+            found = torch.autograd.grad(value, list(tensors.values()), retain_graph=True)
+            parts += [g.flatten() * t.norm() / t.numel() ** 0.5 for g, t in zip(found, tensors.values(), strict=True)]
+        exact.append(torch.cat(parts).detach() / outputs.norm().detach())
+    reference = torch.stack(exact)
+
+    def correlations(**settings: Any) -> Tensor:
+        found = []
+        for seed in range(3):
+            features_found = NoiseStability(**settings).deviations(candidates, generator(seed))
+            pairs = [(f(features_found), f(reference)) for f in (row_norms, torch.pdist)]
+            found.append(torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]))
+        return torch.stack(found).mean(dim=0)
+
+    sketch = correlations(estimator="gradient_sketch", num_projections=512)
+    published = correlations(estimator="finite_difference", num_perturbations=120)
+    assert (sketch > published).all(), (sketch, published)
+    assert (sketch > 0.8).all()
+
+
+# ---- what it leaves, and what it does not need ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["bert", "lora", "resnet"])
+def test_leaves_nothing_behind(name: str) -> None:
+    model, inputs = sketch_models.build(name)
+    state = {n: v.clone() for n, v in model.state_dict().items()}
+    flags = [p.requires_grad for p in model.parameters()]
+    rng = torch.get_rng_state()
+    sketch = GradientSketch(model, 1e-3, generator(), num_projections=16)
+    with torch.no_grad():
+        rows = sketch(model, inputs)
+    assert not rows.requires_grad
+    assert all(p.grad is None for p in model.parameters())
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert all(torch.equal(v, state[n]) for n, v in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+def test_leaves_nothing_behind_when_the_body_raises() -> None:
+    model, inputs = sketch_models.build("bert")
+
+    def breaks(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        model(**inputs)
+        raise KeyboardInterrupt
+
+    before = {id(m): len(m._forward_hooks) for m in model.modules()}
+    with pytest.raises(KeyboardInterrupt):
+        GradientSketch(model, 1e-3, generator(), observable=breaks)(model, inputs)
+    assert {id(m): len(m._forward_hooks) for m in model.modules()} == before
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", ["bert", "resnet"])
+def test_frozen_weights_give_the_same(name: str) -> None:
+    model, inputs = sketch_models.build(name)
+    first = GradientSketch(model, 1e-3, generator())(model, inputs)
+    model.requires_grad_(False)
+    torch.testing.assert_close(GradientSketch(model, 1e-3, generator())(model, inputs), first)
+
+
+def test_rows_do_not_depend_on_the_batch() -> None:
+    model, inputs = sketch_models.build("bert")
+    sketch = GradientSketch(model.double(), 1e-3, generator())
+    together = sketch(model, inputs)
+    apart = [sketch(model, {k: v[i : i + 1] for k, v in inputs.items()}) for i in range(4)]
+    torch.testing.assert_close(torch.cat(apart), together)
+
+
+def test_weight_gradients_are_not_computed() -> None:
+    """The backward pass goes through activations alone: no product has the shape of a weight."""
+    model, inputs = sketch_models.build("vit")
+    inputs = {name: value[:2] for name, value in inputs.items()}  # no other dimension is two
+    shapes = {tuple(t.shape) for t in perturbed_tensors(model).values() if t.ndim == 2}
+    seen: list[tuple[int, ...]] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func.overloadpacket.__name__ in ("mm", "addmm", "bmm") and isinstance(result, Tensor):
+                seen.append(tuple(result.shape))
+            return result
+
+    sketch = GradientSketch(model, 1e-3, generator(), num_projections=32)
+    with Watch():
+        sketch(model, inputs)
+    assert seen and not shapes & set(seen)
+
+
+def test_in_place_activations_are_safe() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten(), nn.LazyLinear(3)]
+    model = nn.Sequential(*layers).eval()
+    images = torch.randn(4, 3, 8, 8, generator=generator(1))
+    model(images)
+    rows = GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": images})
+    model[2] = nn.ReLU(inplace=True)
+    again = GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": images})
+    assert torch.equal(rows, again)
+
+
+def test_outputs_that_no_perturbed_tensor_reaches_do_not_move() -> None:
+    model, inputs = sketch_models.build("bert")
+    sketch = GradientSketch(model, 1e-3, generator(), "^classifier", features, num_projections=8)
+    assert torch.equal(sketch(model, inputs), torch.zeros(4, 8))
+
+
+def test_rows_are_divided_by_the_length_of_the_clean_row() -> None:
+    model, inputs = sketch_models.build("bert")
+
+    def tenfold(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        return 10 * mean_logits(model, inputs)
+
+    rows = [GradientSketch(model, 1e-3, generator(), observable=o)(model, inputs) for o in (mean_logits, tenfold)]
+    torch.testing.assert_close(rows[0], rows[1])
+
+
+# ---- bfloat16 ------------------------------------------------------------------------------------------------------
+
+
+def test_bfloat16_changes_the_sketch_little_and_finite_differences_beyond_use() -> None:
+    model, inputs = sketch_models.build("bert")
+    sketch = GradientSketch(model, 1e-3, generator())
+    exact = sketch(model, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = sketch(model, inputs)
+    assert rounded.dtype == torch.float32
+    assert correlation(exact, rounded) > 0.99
+
+    def differences(autocast: bool) -> Tensor:
+        found = []
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            clean = probabilities(model, inputs)
+            source = generator(1)
+            for _ in range(8):
+                with perturbed(model, 1e-3, source):
+                    found.append(probabilities(model, inputs) - clean)
+        return torch.cat(found, dim=1)
+
+    assert correlation(differences(False), differences(True)) < 0.9
+
+
+def correlation(first: Tensor, second: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+
+
+class Model(nn.Module):
+    """A linear layer beside one more module, used as `forward` says."""
+
+    def __init__(self, other: nn.Module) -> None:
+        super().__init__()
+        self.linear, self.other = nn.Linear(4, 2), other
+
+
+class Functional(Model):
+    def forward(self, input: Tensor) -> Tensor:
+        assert isinstance(self.other.weight, Tensor)
+        return self.linear(input) + nn.functional.linear(input, self.other.weight)
+
+
+class Idle(Model):
+    def forward(self, input: Tensor) -> Tensor:
+        return self.linear(input)  # type: ignore[no-any-return]
+
+
+class SharedTable(Model):
+    def forward(self, input: Tensor) -> Tensor:
+        return self.linear(input) + self.other(torch.arange(len(input) - 1)).sum(dim=0)  # type: ignore[no-any-return]
+
+
+class MixesExamples(Model):
+    def forward(self, input: Tensor) -> Tensor:
+        return self.linear(input) + self.other(input).mean(dim=0)  # type: ignore[no-any-return]
+
+
+def test_names_tensors_without_a_rule() -> None:
+    model = nn.Sequential(nn.Conv1d(2, 2, 1), nn.Flatten(), nn.Linear(4, 2))
+    assert unsupported_tensors(model) == ["0.weight (a weight of Conv1d)"]
+    with pytest.raises(UnsupportedModuleError, match=r"no rule for 1 .*0\.weight \(a weight of Conv1d\).*Use"):
+        GradientSketch(model, 1e-3, generator())
+    assert unsupported_tensors(model, "^2") == []
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (Functional(nn.Linear(4, 2)), r"cannot follow other\.weight: the outputs depend on it"),
+        (SharedTable(nn.Embedding(9, 2)), r"cannot tell examples apart at other\.weight"),
+        (MixesExamples(nn.Linear(4, 2)), r"cannot tell examples apart at other\.weight"),
+    ],
+)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_refuses_weights_that_it_cannot_follow(model: nn.Module, text: str, frozen: bool) -> None:
+    model.requires_grad_(not frozen)
+    with pytest.raises(UnsupportedModuleError, match=text):
+        GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": torch.randn(4, 4)})
+    assert all(p.requires_grad is not frozen for p in model.parameters())
+
+
+def test_lets_modules_be_that_are_not_used() -> None:
+    model = Idle(nn.Linear(4, 2))
+    rows = GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": torch.randn(4, 4)})
+    assert rows.shape == (4, 512) and bool((rows != 0).all())
+
+
+@pytest.mark.parametrize(("labels", "most", "expected"), [(2, 8, 1), (3, 8, 2), (150, 8, 8), (150, 3, 3)])
+def test_counts_backward_passes(labels: int, most: int, expected: int) -> None:
+    model, _ = sketch_models.build("bert")
+    model.config.num_labels = labels  # type: ignore[union-attr]
+    assert num_backward_passes(model, probabilities, most) == expected
+    assert num_backward_passes(model, features, most) == most
