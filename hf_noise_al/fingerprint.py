@@ -10,6 +10,7 @@ from torch import nn
 
 from .acquisition import Acquisition
 from .observables import Observable
+from .sharding import class_name, global_numel
 from .training_args import ActiveTrainingArguments
 
 ARGUMENTS = (
@@ -39,9 +40,9 @@ def run_fingerprint(
         **{name: getattr(args, name) for name in ARGUMENTS if hasattr(args, name)},
         "acquisition": describe(acquisition),
         "observable": None if observable is None else _name(observable),
-        "model": type(model).__name__,
+        "model": class_name(model),
         "model.num_labels": getattr(config, "num_labels", None),
-        "model.parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "model.parameters": sum(map(global_numel, model.parameters())),
     }
     plain: dict[str, object] = json.loads(json.dumps(values, default=str))
     return plain

@@ -17,8 +17,9 @@ from torch.utils.hooks import RemovableHandle
 
 from .layer_gradients import layer_gradient, why_unsupported
 from .observables import Observable, is_multi_label, probabilities
-from .perturbation import check_noise_scale, perturbed_tensors, tensor_generator, tensor_norm
+from .perturbation import check_noise_scale, perturbed_tensors, tensor_generator
 from .rank_one_noise import RankOneNoise
+from .sharding import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
 
 
 class UnsupportedModuleError(ValueError):
@@ -31,7 +32,10 @@ def unsupported_tensors(model: nn.Module, parameter_filter: str = "weight") -> l
     reasons: dict[str, str] = {}
     for module in model.modules():
         for parameter, tensor in module._parameters.items():
-            if tensor is not None and id(tensor) in names and (why := why_unsupported(module, parameter)):
+            if tensor is None or id(tensor) not in names:
+                continue
+            why = "sharded by ZeRO-3" if is_zero3(tensor) else why_unsupported(module, parameter)
+            if why:
                 reasons[names[id(tensor)]] = why
     return [f"{name} ({why})" for name, why in reasons.items()]
 
@@ -83,14 +87,14 @@ class GradientSketch:
                 f"{', '.join(unsupported[:5])}{', ...' if len(unsupported) > 5 else ''}. "
                 "Use estimator='finite_difference', or leave them out by `parameter_filter`."
             )
+        settle(model)
         tensors = perturbed_tensors(model, parameter_filter)
         names = {id(tensor): name for name, tensor in tensors.items()}
         self.seed = int(torch.randint(2**63 - 1, (), generator=generator))
         self.noise = RankOneNoise(self.seed)
-        self.scales = {
-            name: noise_scale * tensor_norm(tensor) / math.sqrt(tensor.numel()) for name, tensor in tensors.items()
-        }
-        self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        norms = dict(zip(tensors, global_norms(list(tensors.values())), strict=True))
+        self.scales = {name: noise_scale * norms[name] / math.sqrt(global_numel(t)) for name, t in tensors.items()}
+        self.shapes = {name: torch.Size(global_shape(tensor)) for name, tensor in tensors.items()}
         held = [(module, _names_held(module, names)) for module in model.modules()]
         self.modules = [(module, known) for module, known in held if known]
         self.observable = observable
@@ -108,7 +112,7 @@ class GradientSketch:
             if not self._checked:
                 self._check_use_of_weights(model, inputs, taps)
                 taps.check_that_rows_are_apart(outputs)
-                self._checked = size > 1
+                self._checked = size > 1 or is_sharded(model)  # all processes check the same number of times
             directions = self._directions_for(model, outputs)
             widths = [len(part) for part in torch.arange(self.num_projections).tensor_split(len(directions))]
             parts = [

@@ -8,6 +8,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from .sharding import class_name
+
 Observable: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 """``(model, inputs) -> (B, D)``, one row per example of the batch."""
 
@@ -115,7 +117,7 @@ def _logits_and_features(model: nn.Module, inputs: Mapping[str, Tensor]) -> tupl
             handle.remove()
     if not called:
         raise ValueError(
-            f"Found no output head in {type(model).__name__}: no linear layer or convolution ran outside its base "
+            f"Found no output head in {class_name(model)}: no linear layer or convolution ran outside its base "
             "model. Pass an `observable` of your own."
         )
     return logits, _rows_behind(logits, *called[-1])
@@ -137,7 +139,7 @@ def _possible_heads(model: nn.Module) -> list[nn.Module]:
     return [
         module
         for name, module in model.named_modules()
-        if name not in inside and type(module).__name__ in _HEAD_TYPES and not name.endswith("original_module")
+        if name not in inside and class_name(module) in _HEAD_TYPES and not name.endswith("original_module")
     ]
 
 

@@ -24,6 +24,7 @@ from .batches import split_batch, token_batches
 from .gradient_sketch import UnsupportedModuleError
 from .observables import Observable
 from .shard import Shard
+from .sharding import is_sharded
 
 logger = get_logger(__name__)
 CACHE_BYTES = 2**31
@@ -85,6 +86,11 @@ class Observer:
         parts = [split_batch(batch, self.lengths, budget) for batch in self.dealt]
         mine = parts[self.accelerator.process_index :: self.accelerator.num_processes]
         self.batches = [part for batch in mine for part in batch]
+        self.num_own = len(self.batches)
+        if is_sharded(self.model):  # each forward pass needs every process: who has fewer repeats one, for nothing
+            processes = self.accelerator.num_processes
+            most = max(sum(map(len, parts[process::processes])) for process in range(processes))
+            self.batches += parts[0][:1] * (most - self.num_own)
         self.budget, self.largest = budget, max((len(part) for batch in parts for part in batch), default=0)
         self.kept: list[Batch] = []
         self.kept_bytes = 0
@@ -135,6 +141,8 @@ class Observer:
             try:
                 found = self._pass(observable, description)
             except Exception as raised:
+                if is_sharded(self.model):
+                    raise  # the others wait for this process's part of the weights, and cannot be asked
                 error = raised
             self._agree(error)
             assert found is not None
@@ -172,14 +180,15 @@ class Observer:
         found: Found = []
         bar = tqdm(total=len(self.batches), desc=description, leave=False, disable=self.disable_tqdm, unit="batch")
         with bar, _evaluation_mode(self.model), torch.no_grad():
-            for positions, batch in zip(self.batches, self._inputs(), strict=True):
+            for number, (positions, batch) in enumerate(zip(self.batches, self._inputs(), strict=True)):
                 rows = observable(self.model, self.prepare(batch))
                 if rows.ndim != 2 or len(rows) != len(positions):
                     raise ValueError(
                         f"An observable must return one row per example: ({len(positions)}, D) here, "
                         f"found {tuple(rows.shape)}."
                     )
-                found.append((positions, rows.cpu()))
+                if number < self.num_own:
+                    found.append((positions, rows.cpu()))
                 bar.update()
         return found
 

@@ -11,8 +11,21 @@ from numbers import Real
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from .observables import names_in_base_model
+from .sharding import (
+    check_layout,
+    class_name,
+    gathered_dtypes,
+    global_norms,
+    global_numel,
+    global_shape,
+    is_sharded,
+    local,
+    local_part,
+    settle,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +44,8 @@ def perturbed(
     Each tensor W gets ``noise_scale * ||W|| * V / ||V||``, V standard Gaussian of W's shape, Frobenius norms
     (Deep Active Learning with Noise Stability, AAAI 2024). The noise of a tensor depends on one draw from `generator`
     and on the tensor's name, and is made on the CPU, so it is the same on every device. Only one copy of the
-    perturbed tensors is kept, and it is what restores them, also when the body raises.
+    perturbed tensors is kept, and it is what restores them, also when the body raises. Of sharded weights each process
+    changes and keeps its own part, by the norms and the noise of the whole; every process must enter the block.
 
     Args:
         model: The model; its parameters change in place.
@@ -43,18 +57,21 @@ def perturbed(
         ValueError: the filter matches nothing, a matched tensor is quantized, or `noise_scale` is out of range.
     """
     check_noise_scale(noise_scale)
+    settle(model)
     tensors = perturbed_tensors(model, parameter_filter)
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    originals = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    norms = dict(zip(tensors, global_norms(list(tensors.values())), strict=True))
+    originals = {name: local(tensor).clone() for name, tensor in tensors.items()}
     try:
         with torch.no_grad():
             for name, tensor in tensors.items():
-                _add_noise(tensor.data, originals[name], noise_scale, tensor_generator(seed, name))
+                _add_noise(tensor, originals[name], noise_scale * norms[name], tensor_generator(seed, name))
         yield
     finally:
+        settle(model)
         with torch.no_grad():
             for name, tensor in tensors.items():
-                tensor.data.copy_(originals[name])
+                local(tensor).copy_(originals[name])
 
 
 def perturbed_tensors(model: nn.Module, parameter_filter: str = "weight") -> dict[str, nn.Parameter]:
@@ -78,7 +95,7 @@ def perturbed_tensors(model: nn.Module, parameter_filter: str = "weight") -> dic
             chosen[_clean(name)] = parameter
     if not chosen:
         raise ValueError(
-            f"`parameter_filter={parameter_filter!r}` matches no parameter of {type(model).__name__}. "
+            f"`parameter_filter={parameter_filter!r}` matches no parameter of {class_name(model)}. "
             f"Use one of {', '.join(PARAMETER_FILTERS)}, or a regular expression over names such as "
             f"{[name for name, _ in model.named_parameters()][:3]}."
         )
@@ -99,10 +116,10 @@ def log_choice(model: nn.Module, parameter_filter: str) -> None:
         "(%s parameters)%s",
         parameter_filter,
         len(chosen),
-        f"{sum(p.numel() for p in chosen.values()):,}",
+        f"{sum(map(global_numel, chosen.values())):,}",
         len(biases),
         len(others),
-        f"{sum(rest[name].numel() for name in others):,}",
+        f"{sum(global_numel(rest[name]) for name in others):,}",
         (": " + ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")) if others else "",
     )
 
@@ -113,7 +130,11 @@ def full_precision(model: nn.Module) -> Iterator[None]:
 
     The deviations of noise stability are smaller than the rounding of bfloat16, float16 and TF32 products, so finite
     differences mean something only here. Weights of lower precision get a float32 copy for the time of the block.
+
+    Raises:
+        ValueError: weights are sharded in low precision, or are cast to it where they are gathered.
     """
+    _check_sharded_precision(model)
     with ExitStack() as stack:
         for device_type in {tensor.device.type for tensor in _tensors(model)} or {"cpu"}:
             stack.enter_context(torch.autocast(device_type, enabled=False))
@@ -121,6 +142,21 @@ def full_precision(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_without_accelerate_autocast(model))
         stack.enter_context(_float32_tensors(model))
         yield
+
+
+def _check_sharded_precision(model: nn.Module) -> None:
+    if not is_sharded(model):
+        return
+    settle(model)
+    held = {parameter.dtype for parameter in model.parameters()}
+    low = (held | gathered_dtypes(model)).intersection(_LOW_PRECISION)
+    if low:
+        raise ValueError(
+            f"Finite differences need float32, and the sharded weights are {low.pop()} or become it where they are "
+            "gathered, which cannot be switched off. Load the model in float32 and train without mixed precision "
+            "(`mixed_precision: 'no'`, neither `bf16` nor `fp16`), use DistributedDataParallel, or choose an "
+            "acquisition that perturbs nothing."
+        )
 
 
 def check_noise_scale(noise_scale: float) -> None:
@@ -141,7 +177,7 @@ def _matching(model: nn.Module, parameter_filter: str) -> Iterator[tuple[str, nn
     inside = names_in_base_model(model) if parameter_filter == "head" else set()
     if parameter_filter == "head" and not inside:
         raise ValueError(
-            f"`parameter_filter='head'` needs a model with a `base_model`, {type(model).__name__} has none. "
+            f"`parameter_filter='head'` needs a model with a `base_model`, {class_name(model)} has none. "
             "Use a regular expression over parameter names."
         )
     for name, parameter in model.named_parameters(remove_duplicate=pattern is None):  # a tied tensor has two names
@@ -165,12 +201,14 @@ def _compiled(parameter_filter: str) -> re.Pattern[str]:
 
 
 def _check_plain(name: str, parameter: Tensor) -> None:
-    if type(parameter) not in (nn.Parameter, Tensor) or parameter.dtype not in _PLAIN_TYPES:
+    held = local(parameter) if type(parameter) is DTensor else parameter
+    if type(held) not in (nn.Parameter, Tensor) or parameter.dtype not in _PLAIN_TYPES:
         raise ValueError(
             f"Cannot perturb {name}: it is a {type(parameter).__name__} of {parameter.dtype}, and noise needs plain "
             "floating-point weights. Load the model without quantization, or choose other tensors by "
             "`parameter_filter` (for LoRA on a quantized model: 'trainable')."
         )
+    check_layout(name, parameter)
 
 
 def _clean(name: str) -> str:
@@ -183,22 +221,18 @@ def tensor_generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def tensor_norm(tensor: Tensor) -> float:
-    """Return the Frobenius norm of `tensor`, computed in float32 or better."""
-    wide = tensor.dtype == torch.float64
-    return float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64 if wide else torch.float32))
-
-
-def _add_noise(tensor: Tensor, original: Tensor, noise_scale: float, generator: torch.Generator) -> None:
+def _add_noise(parameter: Tensor, original: Tensor, length: float, generator: torch.Generator) -> None:
+    """Write `original` plus noise of `length`, made whole, to the part of `parameter` that this process holds."""
+    tensor, shape = local(parameter), global_shape(parameter)
     wide = original.dtype == torch.float64
-    norm = tensor_norm(original)
-    in_place = tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
-    noise = tensor.normal_(generator=generator) if in_place else torch.randn(tensor.shape, generator=generator)
-    noise.mul_(noise_scale * norm / max(float(torch.linalg.vector_norm(noise)), torch.finfo(torch.float32).tiny))
+    whole = tuple(tensor.shape) == shape
+    in_place = whole and tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
+    noise = tensor.normal_(generator=generator) if in_place else torch.randn(shape, generator=generator)
+    noise.mul_(length / max(float(torch.linalg.vector_norm(noise)), torch.finfo(torch.float32).tiny))
     if in_place:
         tensor.add_(original)
     else:
-        noise = noise.to(tensor.device)
+        noise = local_part(parameter, noise).to(tensor.device)
         tensor.copy_(original + noise if wide else noise.add_(original))
 
 

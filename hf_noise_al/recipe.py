@@ -11,6 +11,9 @@ from typing import Any
 
 import yaml
 
+LAUNCH_FOLDER = "accelerate"
+"""The folder beside the recipes with configurations of `accelerate launch`, which are no recipes."""
+
 
 class InvalidArgument(ValueError):
     """A recipe or a flag that cannot be used; the message says what was asked, what was found and what to do."""
@@ -71,6 +74,7 @@ def list_recipes(folder: Path | None = None) -> dict[str, str]:
     return {
         path.relative_to(folder).with_suffix("").as_posix(): _first_comment(path)
         for path in sorted(folder.rglob("*.yaml"))
+        if path.parent != folder / LAUNCH_FOLDER
     }
 
 

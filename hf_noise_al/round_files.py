@@ -132,22 +132,25 @@ class RoundFiles:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(target, ignore_errors=True)
             temporary.mkdir(parents=True)
-            with _without_progress_bars():
-                trainer._save(str(temporary))
+        with _without_progress_bars():
+            trainer._save_weights(str(temporary))
+        if trainer.is_world_process_zero():
             if output is not None:
                 write_atomically(temporary / OUTPUT_FILE, output)
             temporary.rename(target)
         trainer.accelerator.wait_for_everyone()
 
     def _load(self, source: Path) -> None:
-        self.trainer._load_from_checkpoint(str(source))
+        self.trainer._load_weights(str(source))
         self.trainer.accelerator.wait_for_everyone()
 
     def _last_checkpoint(self, folder: Path) -> Path | None:
         """Return the newest checkpoint from which training goes on exactly: written to its end, not half removed."""
+        if self.trainer.is_deepspeed_enabled:
+            return None  # its checkpoints are of many files: the round is trained from its start again
         processes = self.trainer.accelerator.num_processes
         names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
-        names += ["optimizer.pt", "scheduler.pt"]
+        names += ["scheduler.pt", *self.trainer._optimizer_files()]
         found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
         for checkpoint in found:
             if _is_complete(checkpoint, names):
@@ -163,7 +166,12 @@ def _is_complete(checkpoint: Path, names: list[str]) -> bool:
     except (OSError, ValueError):
         return False
     weights = any(checkpoint.glob("*.safetensors")) or any(checkpoint.glob("pytorch_model*.bin"))
-    return weights and all(zipfile.is_zipfile(checkpoint / name) for name in names)  # torch.save ends with an index
+    return weights and all(_is_whole(checkpoint / name) for name in names)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether the file was written to its end: what torch.save writes ends with an index."""
+    return path.is_file() and (path.name == ".metadata" or zipfile.is_zipfile(path))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from .fingerprint import run_fingerprint
 from .history import RoundRecord
 from .initial_set import initial_set
 from .labeled_split import PoolDataset
+from .lost_processes import explaining_lost_processes
 from .model_card import write_model_card
 from .observables import Observable, default_observable
 from .observation import Observer, untouched_random_state
@@ -300,7 +301,8 @@ class ActiveTrainer(UpstreamTrainer):
         if self.args.candidate_size is not None and self.args.candidate_size < len(unlabeled):
             drawn = torch.randperm(len(unlabeled), generator=generator)[: max(self.args.candidate_size, size)]
             rows = [unlabeled[i] for i in sorted(drawn.tolist())]
-        with untouched_random_state():
+        self._prepare_to_look()
+        with untouched_random_state(), explaining_lost_processes(self._run_folder / STATE_FILE):
             query = self.acquisition.select(self._candidates(rows), size, generator)
         chosen = [rows[i] for i in query.indices.tolist()]
         scores = query.scores[query.indices].tolist()

@@ -2,8 +2,9 @@
 
 Upstream names relied on, each pinned by a test: ``Trainer.model_accepts_loss_kwargs``, ``Trainer._get_output_dir``,
 ``Trainer._push_from_checkpoint``, ``Trainer._save``, ``Trainer._load_from_checkpoint``,
-``Trainer._remove_unused_columns``, ``Trainer._hp_search_setup``,
-``Accelerator._models``, ``model._is_accelerate_prepared``, ``model._original_forward``.
+``Trainer._remove_unused_columns``, ``Trainer._hp_search_setup``, ``Trainer._prepare_inputs``,
+``Accelerator._models``, ``Accelerator.prepare`` (replaced on the instance), ``model._is_accelerate_prepared``,
+``model._original_forward``, ``model._no_split_modules``, ``deepspeed_init``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, set_seed
+from transformers.integrations.deepspeed import deepspeed_init
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.logging import get_logger
 
 from .callbacks import ActiveTrainerCallback
+from .sharding import is_sharded, settle, settle_by
 from .training_args import ActiveTrainingArguments
+from .weight_files import load_weights, whole_weights
 
 HUB_FOLDER = "_hub"
 
@@ -31,6 +38,7 @@ class UpstreamTrainer(Trainer):
     args: ActiveTrainingArguments
     model: Any
     model_init: Any
+    deepspeed: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,11 +60,7 @@ class UpstreamTrainer(Trainer):
                 "each step and perturbations would reach one copy only. Start one process per GPU with "
                 "`accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES=0."
             )
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError(
-                "FSDP and DeepSpeed are not supported yet: weights are perturbed whole. Use DistributedDataParallel "
-                "(`accelerate launch --multi_gpu`)."
-            )
+        self._refuse_other_sharding()
         if self.optimizer is not None or self.lr_scheduler is not None:
             raise ValueError(
                 "`optimizers` cannot be used: each round needs a new optimizer, one that was passed in would carry "
@@ -70,6 +74,97 @@ class UpstreamTrainer(Trainer):
                 f"Quantized weights are not supported ({found}): noise needs floating-point weights, and quantized "
                 "ones would be left out in silence. Load the model without quantization."
             )
+
+    def _refuse_other_sharding(self) -> None:
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if self.is_deepspeed_enabled:
+            self._refuse_other_deepspeed()
+        if plugin is not None and getattr(plugin, "fsdp_version", 1) != 2:
+            raise ValueError(
+                "FSDP1 is not supported: it keeps the weights of many layers in one flat tensor, and noise is made "
+                "tensor by tensor. Use FSDP2: `accelerate launch --use_fsdp --fsdp_version 2`, with accelerate 1.6 or "
+                "later."
+            )
+        axes = getattr(self.accelerator, "parallelism_config", None)
+        found = [
+            name
+            for name in ("tp_size", "cp_size", "sp_size", "ep_size", "dp_replicate_size")
+            if (getattr(axes, name, None) or 1) > 1
+        ]
+        if found or (is_sharded(self.model) and not self.is_deepspeed_enabled):
+            raise ValueError(
+                f"{f'`{found[0]}` above 1' if found else 'A model that is sharded already'} is not supported: weights "
+                "may be sharded by FSDP2 over one dimension, and not by tensor or context parallelism or hybrid "
+                "sharding. Use FSDP2 alone, or DistributedDataParallel, and load the model without a plan or mesh."
+            )
+        if plugin is not None and plugin.cpu_ram_efficient_loading:
+            names = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+            buffers = [name for name in self.model.state_dict() if name not in names]
+            if buffers:
+                raise ValueError(
+                    "`fsdp_cpu_ram_efficient_loading` cannot be used with this model: accelerate cannot load its "
+                    f"buffers ({buffers[0]}) that way. Set `fsdp_cpu_ram_efficient_loading: false` (`accelerate launch "
+                    "--fsdp_cpu_ram_efficient_loading false`)."
+                )
+
+    def _refuse_other_deepspeed(self) -> None:
+        config = self.accelerator.state.deepspeed_plugin.hf_ds_config.config
+        stage = config.get("zero_optimization", {}).get("stage", 0)
+        if stage != 3:
+            raise ValueError(
+                f"DeepSpeed with ZeRO stage {stage} is not supported: a query looks at the model between trainings, "
+                "and transformers prepares a DeepSpeed model for that with stage 3 only. Use stage 3, FSDP2 or "
+                "DistributedDataParallel."
+            )
+        for name in ("optimizer", "scheduler"):
+            if name in config:
+                raise ValueError(
+                    f"Leave `{name}` out of the DeepSpeed configuration: transformers drops it at the first evaluation "
+                    "or query before a training, and later rounds would train with another one. Set `optim`, "
+                    "`learning_rate` and `lr_scheduler_type` in the arguments."
+                )
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Let the accelerator leave a model alone that it has sharded already."""
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            self.accelerator.prepare = self._prepare_once
+
+    def _prepare_once(self, *objects: Any, **settings: Any) -> Any:
+        """Prepare as accelerate does; beside a model that is sharded already, prepare the optimizer only.
+
+        accelerate gives the optimizer the sharded tensors by the addresses of the shards. Empty shards (of a bias of
+        one number, on the second process) have one address, and the optimizer would lose all of them but one.
+        """
+        if not any(isinstance(each, FSDPModule) for each in objects):
+            for each in objects:
+                if isinstance(each, nn.Module):
+                    self._keep_embedding_apart(each)
+            return type(self.accelerator).prepare(self.accelerator, *objects, **settings)
+        prepared = []
+        for each in objects:
+            if isinstance(each, FSDPModule):
+                self.accelerator._models.append(each)
+            prepared.append(each if isinstance(each, FSDPModule) else self.accelerator.prepare_optimizer(each))
+        return prepared
+
+    def _keep_embedding_apart(self, model: nn.Module) -> None:
+        """Choose the blocks that are sharded, unless the user did, so that none holds the input embedding.
+
+        accelerate shards the embedding by itself, and fails where it is in a block that was sharded before (as in the
+        ``_no_split_modules`` of BERT) or where the model will not name its embedding (SegFormer).
+        """
+        try:
+            embedding = model.get_input_embeddings()  # type: ignore[operator]
+        except (AttributeError, NotImplementedError):
+            embedding = None
+            model.get_input_embeddings = lambda: None  # type: ignore[assignment]
+        plugin = self.accelerator.state.fsdp_plugin
+        if plugin.transformer_cls_names_to_wrap is None:
+            blocks = getattr(model, "_no_split_modules", None) or []
+            around = {type(module).__name__ for module in model.modules() if embedding in list(module.modules())}
+            present = {type(module).__name__ for module in model.modules()}
+            plugin.transformer_cls_names_to_wrap = [name for name in blocks if name in present - around]
 
     # ---- rounds ----------------------------------------------------------------------------------------------------
 
@@ -95,10 +190,15 @@ class UpstreamTrainer(Trainer):
         """Make the next `Trainer.train` build its own optimizer and wrap the model itself.
 
         An evaluation before the first training marks the model as prepared, and the training would then leave it
-        without its DistributedDataParallel: the processes would drift apart unnoticed.
+        without its DistributedDataParallel: the processes would drift apart unnoticed. It also leaves weights gathered
+        that an optimizer would then take for the model's own.
         """
         self.optimizer = self.lr_scheduler = None
-        if self.model_wrapped is self.model:
+        settle(self.model)
+        if self.is_deepspeed_enabled:
+            self.accelerator.free_memory()  # it ends the engine; upstream would go on with what is left of it
+            self.model_wrapped, self.deepspeed = self.model, None
+        elif self.model_wrapped is self.model and not self.is_fsdp_enabled:
             attributes = self.model.__dict__
             attributes.pop("_is_accelerate_prepared", None)  # accelerate 1.4 wraps `forward` without this mark
             if "_original_forward" in attributes:
@@ -106,13 +206,73 @@ class UpstreamTrainer(Trainer):
                 attributes.pop("_original_forward")
             self.accelerator._models.clear()
 
+    def _prepare_to_look(self) -> None:
+        """Shard a model that is to be looked at before its first training, as that training would."""
+        if self.is_fsdp_enabled and not is_sharded(self.model):
+            self.create_optimizer()  # FSDP2 is set up for a model and its optimizer together
+            self.model, _ = self.accelerator.prepare(self.model, self.optimizer)
+            self.model_wrapped, self.optimizer = self.model, None
+        if self.is_deepspeed_enabled and self.deepspeed is None:
+            deepspeed_init(self, num_training_steps=0, inference=True)
+            self.model_wrapped = self.deepspeed = self.accelerator.prepare(self.model)
+        if self.is_deepspeed_enabled:
+            settle_by(self.model, self.deepspeed.empty_partition_cache)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate also before the first training."""
+        if not self.is_in_train:
+            self._prepare_to_look()
+        output = super().evaluation_loop(*args, **kwargs)
+        settle(self.model)
+        return output
+
     def _check_wrapping(self) -> None:
-        if self.accelerator.num_processes > 1 and not isinstance(self.model_wrapped, DistributedDataParallel):
+        if self.is_deepspeed_enabled:
+            settle_by(self.model, self.deepspeed.empty_partition_cache)
+        elif self.accelerator.num_processes > 1 and not isinstance(
+            self.model_wrapped, DistributedDataParallel | FSDPModule
+        ):
             raise RuntimeError(
                 f"The model was trained on {self.accelerator.num_processes} processes without "
-                "DistributedDataParallel, so their weights differ. This is a bug: please report it with your versions "
-                "of transformers and accelerate."
+                "DistributedDataParallel or FSDP2, so their weights differ. This is a bug: please report it with your "
+                "versions of transformers and accelerate."
             )
+
+    # ---- weights on the disk ---------------------------------------------------------------------------------------
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model as `from_pretrained` loads it, on every process; sharded weights are written whole."""
+        shards = self.is_fsdp_enabled and not self._state_dict_is_whole()  # upstream would write nothing
+        if shards or self.is_deepspeed_enabled:
+            self._save_weights(output_dir or str(self.args.output_dir))
+        if not self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)
+        elif self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _state_dict_is_whole(self) -> bool:
+        return "FULL_STATE_DICT" in str(self.accelerator.state.fsdp_plugin.state_dict_type)
+
+    def _optimizer_files(self) -> list[str]:
+        """Return what a checkpoint must hold, beside weights and scheduler, for training to go on from it."""
+        if not self.is_fsdp_enabled:
+            return ["optimizer.pt"]
+        if self._state_dict_is_whole():
+            return ["optimizer.bin", "pytorch_model_fsdp.bin"]
+        return ["optimizer_0/.metadata", "pytorch_model_fsdp_0/.metadata"]  # written when all shards are there
+
+    def _save_weights(self, folder: str) -> None:
+        """Save the model with its weights whole; every process must call it, one writes."""
+        state = whole_weights(self.model, self.args.should_save) if is_sharded(self.model) else None
+        if self.args.should_save:
+            self._save(folder, state_dict=state)
+
+    def _load_weights(self, folder: str) -> None:
+        """Load what `_save_weights` left; every process must call it."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            load_weights(self.model, Path(folder))
+        else:
+            self._load_from_checkpoint(folder)
 
     # ---- events ----------------------------------------------------------------------------------------------------
 

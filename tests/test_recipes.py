@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_noise_al.arguments import parse
@@ -16,12 +17,14 @@ from hf_noise_al.learning_curve import LearningCurve
 from hf_noise_al.recipe import find_recipe, list_recipes
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+LAUNCH_FILES = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
+RECIPES = sorted(set((ROOT / "recipes").rglob("*.yaml")) - set(LAUNCH_FILES))
 NAMES = [path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in RECIPES]
 GLUE_CLASSES = {"mnli": 3, "stsb": 0}
 HEADER = ("What", "Settings", "Command", "Hardware", "Expected")
 
 each_recipe = pytest.mark.parametrize("path", RECIPES, ids=NAMES)
+each_file = pytest.mark.parametrize("path", RECIPES + LAUNCH_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 
 
 def header(path: Path) -> list[str]:
@@ -41,12 +44,25 @@ def test_there_is_a_recipe_for_every_task_of_glue() -> None:
     )
 
 
-@each_recipe
+@each_file
 def test_header_says_what_from_where_how_and_what_to_expect(path: Path) -> None:
     first, second, *rest = header(path)
     assert re.fullmatch(r"# \S.{10,100}\.", first), "the first line is what `hf-noise-al recipes` shows"
     assert second == "#"
     assert [name for name in HEADER if any(line.startswith(f"# {name}: ") for line in rest)] == list(HEADER)
+
+
+def test_configurations_of_accelerate_are_there_and_are_no_recipes() -> None:
+    assert [path.stem for path in LAUNCH_FILES] == ["ddp", "fsdp2", "zero3"]
+    assert not any("accelerate" in name for name in list_recipes())
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.stem)
+def test_accelerate_reads_its_configurations_and_the_command_names_them(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.mixed_precision == "no" and config.num_processes == 2
+    command = next(line for line in header(path) if line.startswith("# Command: "))
+    assert f"accelerate launch --config_file {path.relative_to(ROOT).as_posix()} --num_processes 2" in command
 
 
 @each_recipe

@@ -32,7 +32,7 @@ def test_a_saved_round_comes_back_with_its_output(files: RoundFiles) -> None:
 
 
 def test_a_failed_save_leaves_nothing_that_looks_complete(files: RoundFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(folder: str) -> None:
+    def fail(folder: str, state_dict: object) -> None:
         (Path(folder) / "model.safetensors").write_bytes(b"half")
         raise OSError("disk full")
 

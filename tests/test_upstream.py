@@ -2,18 +2,22 @@
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers.trainer
+from accelerate.state import AcceleratorState
 from huggingface_hub.utils import filter_repo_objects
 from tiny_run import assert_same_outcome, make_model, make_pool, make_trainer, outcome
 from torch import nn
 from transformers import Trainer
+from transformers.integrations.deepspeed import deepspeed_init
 
-from hf_noise_al import ActiveTrainingArguments, HeldOutLabels
+from hf_noise_al import ActiveTrainer, ActiveTrainingArguments, HeldOutLabels
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -150,13 +154,92 @@ def test_quantized_weights_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
         make_trainer(tmp_path, trainer={"model": model})
 
 
-@pytest.mark.parametrize("name", ["is_fsdp_enabled", "is_deepspeed_enabled"])
-def test_sharded_weights_are_refused(tmp_path: Path, name: str) -> None:
-    trainer = make_trainer(tmp_path)
-    assert getattr(trainer, name) is False
-    setattr(trainer, name, True)
-    with pytest.raises(ValueError, match="FSDP and DeepSpeed are not supported yet"):
+class Plugin:
+    """Stands for accelerate's plugin of FSDP."""
+
+    fsdp_version = 2
+    cpu_ram_efficient_loading = False
+    transformer_cls_names_to_wrap: list[str] | None = None
+
+
+@pytest.fixture
+def sharding(tmp_path: Path) -> Iterator[tuple[ActiveTrainer, Plugin]]:
+    """Return a trainer whose accelerator says that it shards."""
+    trainer, plugin = make_trainer(tmp_path), Plugin()
+    trainer.accelerator.state.fsdp_plugin = plugin
+    yield trainer, plugin
+    AcceleratorState._reset_state()
+
+
+def test_fsdp1_is_refused(sharding: tuple[ActiveTrainer, Plugin]) -> None:
+    trainer, plugin = sharding
+    trainer._refuse_what_cannot_work()
+    plugin.fsdp_version = 1
+    with pytest.raises(ValueError, match="FSDP1 is not supported.* `accelerate launch --use_fsdp --fsdp_version 2`"):
         trainer._refuse_what_cannot_work()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"zero_optimization": {"stage": 2}}, "ZeRO stage 2 is not supported: .* with stage 3 only"),
+        ({}, "ZeRO stage 0 is not supported"),
+        ({"zero_optimization": {"stage": 3}, "optimizer": {}}, "Leave `optimizer` out of the DeepSpeed configuration"),
+        ({"zero_optimization": {"stage": 3}, "scheduler": {}}, "Leave `scheduler` out of the DeepSpeed configuration"),
+    ],
+)
+def test_other_deepspeed_than_plain_zero3_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    trainer = make_trainer(tmp_path)
+    assert trainer.is_deepspeed_enabled is False
+    trainer.is_deepspeed_enabled = True
+    found = SimpleNamespace(hf_ds_config=SimpleNamespace(config={"zero_optimization": {"stage": 3}}))
+    trainer.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=found))
+    trainer._refuse_what_cannot_work()
+    found.hf_ds_config.config = config
+    with pytest.raises(ValueError, match=message):
+        trainer._refuse_what_cannot_work()
+
+
+@pytest.mark.parametrize("name", ["tp_size", "cp_size", "dp_replicate_size"])
+def test_other_parallelism_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    trainer = make_trainer(tmp_path)
+    axes = SimpleNamespace(**{"dp_shard_size": 4, name: 1})
+    monkeypatch.setattr(type(trainer.accelerator), "parallelism_config", axes, raising=False)
+    trainer._refuse_what_cannot_work()
+    setattr(axes, name, 2)
+    with pytest.raises(ValueError, match=f"`{name}` above 1 is not supported.*Use FSDP2 alone"):
+        trainer._refuse_what_cannot_work()
+
+
+def test_loading_on_one_process_is_refused_for_a_model_with_buffers(sharding: tuple[ActiveTrainer, Plugin]) -> None:
+    trainer, plugin = sharding
+    plugin.cpu_ram_efficient_loading = True
+    trainer._refuse_what_cannot_work()
+    trainer.model.norm = nn.BatchNorm1d(3)
+    with pytest.raises(
+        ValueError, match=r"cannot load its buffers \(norm.running_mean\).*fsdp_cpu_ram_efficient_loading"
+    ):
+        trainer._refuse_what_cannot_work()
+
+
+def test_blocks_around_the_embedding_are_not_sharded_as_one(sharding: tuple[ActiveTrainer, Plugin]) -> None:
+    trainer, plugin = sharding
+    trainer.model._no_split_modules = ["BertEmbeddings", "BertLayer", "NotInThisModel"]
+    trainer._keep_embedding_apart(trainer.model)
+    assert plugin.transformer_cls_names_to_wrap == ["BertLayer"]
+    plugin.transformer_cls_names_to_wrap = ["BertEncoder"]
+    trainer._keep_embedding_apart(trainer.model)
+    assert plugin.transformer_cls_names_to_wrap == ["BertEncoder"], "the user's choice"
+
+
+def test_a_model_that_does_not_name_its_embedding_can_be_sharded(sharding: tuple[ActiveTrainer, Plugin]) -> None:
+    def refuse() -> None:
+        raise NotImplementedError
+
+    trainer, _ = sharding
+    trainer.model.get_input_embeddings = refuse
+    trainer._keep_embedding_apart(trainer.model)
+    assert trainer.model.get_input_embeddings() is None
 
 
 # ---- uploads ---------------------------------------------------------------------------------------------------------
@@ -253,6 +336,10 @@ def test_private_names_of_trainer_are_there(name: str, parameters: list[str]) ->
     assert set(parameters) <= found.keys()
     required = [p for p in list(found.values())[1:] if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(required) <= len(parameters)
+
+
+def test_deepspeed_can_be_prepared_for_a_look() -> None:
+    assert list(inspect.signature(deepspeed_init).parameters) == ["trainer", "num_training_steps", "inference"]
 
 
 def test_private_attributes_are_there(tmp_path: Path) -> None:

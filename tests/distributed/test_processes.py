@@ -1,15 +1,13 @@
 """Several processes on one machine, by gloo: the same picks, whole training, one writer, exact resume."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import launching
 import processes_script
 import pytest
 import torch
@@ -22,45 +20,8 @@ only_if_upstream_resumes = pytest.mark.skipif(
     not RESUMES, reason="transformers 4 cannot load an optimizer on several processes without an accelerator"
 )
 
-HERE = Path(__file__).resolve().parent
-SCRIPT = HERE / "processes_script.py"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def launch(launcher: str, processes: int, folder: Path, *parts: str, check: bool = True) -> list[dict[str, Any]]:
-    """Start the script on `processes` processes; return what each of them found."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    commands = {
-        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-        + ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        + ["--main_process_port", str(free_port())],
-        "torchrun": ["torch.distributed.run", "--nproc_per_node", str(processes)] + ["--master_port", str(free_port())],
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", *commands[launcher], str(SCRIPT), str(folder), *parts],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert (done.returncode == 0) == check, f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
-    if not check:
-        return []
-    found = [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(processes)]
-    assert [each["processes"] for each in found] == [processes] * processes
-    return found
+SCRIPT = processes_script.__file__
+launch = partial(launching.launch, SCRIPT)
 
 
 @contextmanager
@@ -90,7 +51,7 @@ def two_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(two_folder: Path) -> list[dict[str, Any]]:
-    return launch("accelerate", 2, two_folder, "gradients", "queries", "look", *(["resume"] if RESUMES else []))
+    return launch("ddp", 2, two_folder, "gradients", "queries", "look", *(["resume"] if RESUMES else []))
 
 
 def test_two_processes_ask_for_the_same_rows_in_the_same_order(
