@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from .sharding import class_name
+
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 _OWN_FORWARD = (nn.Linear, nn.Embedding, nn.Conv2d, *_NORMS)
 
@@ -198,7 +200,7 @@ def _is_own_kind(module: nn.Module) -> bool:
 def _is_conv1d(module: nn.Module) -> bool:
     """Return whether `module` is the ``Conv1D`` of transformers: a linear layer, its weight transposed."""
     weight = module._parameters.get("weight")
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf") and weight is not None and weight.ndim == 2
+    return class_name(module) == "Conv1D" and hasattr(module, "nf") and weight is not None and weight.ndim == 2
 
 
 def _is_scaled_embedding(module: nn.Module) -> bool:

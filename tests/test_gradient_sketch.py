@@ -413,3 +413,15 @@ def test_counts_backward_passes(labels: int, most: int, expected: int) -> None:
     model.config.num_labels = labels  # type: ignore[union-attr]
     assert num_backward_passes(model, probabilities, most) == expected
     assert num_backward_passes(model, features, most) == most
+
+
+def test_weights_that_zero3_shards_have_no_rule(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hf_noise_al.gradient_sketch.is_zero3", lambda tensor: True)
+    model = nn.Sequential(nn.Linear(4, 3))
+    assert unsupported_tensors(model) == ["0.weight (sharded by ZeRO-3)"]
+    candidates = candidates_of(model, torch.randn(6, 4, generator=generator(1)))
+    with caplog.at_level("INFO", logger="hf_noise_al"):
+        NoiseStability(num_perturbations=9).select(candidates, 2, generator())
+    assert "takes finite differences: the gradient sketch has no rule for 0.weight (sharded by ZeRO-3)" in caplog.text
