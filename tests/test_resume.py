@@ -18,8 +18,8 @@ from tiny_run import Oracle, assert_same_outcome, make_model, make_pool, make_tr
 from transformers import TrainerCallback
 
 from hf_noise_al import ActiveTrainer, ActiveTrainerCallback
+from hf_noise_al.gradient_sketch import GradientSketch
 from hf_noise_al.observables import features, probabilities
-from hf_noise_al.observation import Observer
 from hf_noise_al.state import ActiveState
 
 SETTINGS: dict[str, Any] = {"num_rounds": 2, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 2}
@@ -148,9 +148,7 @@ MOMENTS: dict[str, Callable[[ActiveTrainer], None]] = {
         ActiveState, "save", lambda state, *_: len(state.history) == 2 and state.pending is None
     ),
     "between state and log": lambda t: before(t, "_log_round", lambda record: record.round == 1),
-    "while observing": lambda t: before(
-        Observer, "__call__", lambda self, observable, description: second(t) and description == "perturbation 2/3"
-    ),
+    "while observing": lambda t: before(GradientSketch, "__call__", lambda sketch, model, inputs: second(t)),
     "between observing and state": lambda t: before(
         ActiveState, "save", lambda state, *_: len(state.history) == 1 and state.pending is not None
     ),
