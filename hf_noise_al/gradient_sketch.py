@@ -7,7 +7,7 @@ hundreds of noises at once: Deep Active Learning with Noise Stability (AAAI 2024
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -104,13 +104,20 @@ class GradientSketch:
 
     def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return one row per example: (B, num_projections)."""
-        size = len(next(value for value in inputs.values() if isinstance(value, Tensor) and value.ndim))
-        with torch.enable_grad(), _Taps(self, size) as taps:
-            outputs = self.observable(model, inputs)
-            if not taps.anchored(outputs):
-                return outputs.new_zeros(size, self.num_projections)  # no perturbed tensor has a say in them
+        size = max((len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim), default=0)
+        # hooks of a compiled model may be compiled away
+        with torch.compiler.set_stance("force_eager"), torch.enable_grad(), _Taps(self, size) as taps:
+            outputs = self._outputs(model, inputs, taps)
+            if len(outputs) != size:
+                raise UnsupportedModuleError(
+                    f"The observable returns {len(outputs)} rows, and the first dimension of the largest input is "
+                    f"{size}: the gradient sketch needs examples there. Use estimator='finite_difference'."
+                )
             if not self._checked:
                 self._check_use_of_weights(model, inputs, taps)
+            if not outputs.requires_grad:
+                return outputs.new_zeros(size, self.num_projections)  # no perturbed tensor has a say in them
+            if not self._checked:
                 taps.check_that_rows_are_apart(outputs)
                 self._checked = size > 1 or is_sharded(model)  # all processes check the same number of times
             directions = self._directions_for(model, outputs)
@@ -121,6 +128,16 @@ class GradientSketch:
             ]
         lengths = torch.linalg.vector_norm(outputs.detach(), dim=1, keepdim=True)
         return torch.cat(parts, dim=1) / torch.where(lengths > 0, lengths, 1)
+
+    def _outputs(self, model: nn.Module, inputs: Mapping[str, Tensor], taps: _Taps) -> Tensor:
+        try:
+            return self.observable(model, inputs)
+        except RuntimeError as error:
+            if self._checked or not taps.expanded or isinstance(error, torch.OutOfMemoryError):
+                raise
+            expanded, taps.expands = taps.expanded, False
+            self.observable(model, inputs)  # raises where it was not that
+            raise _cannot_tell_apart(expanded) from error
 
     def _directions_for(self, model: nn.Module, outputs: Tensor) -> Tensor:
         """Return the directions (M, D) that outputs are differentiated in, whose outer products add up to one."""
@@ -139,6 +156,10 @@ class GradientSketch:
 
     def _check_use_of_weights(self, model: nn.Module, inputs: Mapping[str, Tensor], taps: _Taps) -> None:
         """Refuse weights that reach the outputs although their module was never called."""
+        if not taps.called:
+            raise UnsupportedModuleError(
+                "The gradient sketch saw none of the perturbed modules called. Use estimator='finite_difference'."
+            )
         idle = {
             name: module._parameters[parameter]
             for module, known in self.modules
@@ -153,7 +174,9 @@ class GradientSketch:
             for t in tensors.values():
                 t.requires_grad_(True)
             outputs = self.observable(model, inputs)
-            found = torch.autograd.grad(outputs.sum(), list(tensors.values()), allow_unused=True)
+            found: Sequence[Tensor | None] = [None] * len(tensors)
+            if outputs.requires_grad:
+                found = torch.autograd.grad(outputs.square().sum(), list(tensors.values()), allow_unused=True)
         finally:
             for name, t in tensors.items():
                 t.requires_grad_(before[name])
@@ -189,6 +212,8 @@ class _Taps:
     def __init__(self, sketch: GradientSketch, size: int) -> None:
         self.sketch, self.size = sketch, size
         self.called: set[nn.Module] = set()
+        self.expanded: list[str] = []
+        self.expands = True
         self.anchor = torch.zeros((), requires_grad=True)
         self.see: Callable[[nn.Module, dict[str, str], Tensor, Tensor], None] = self._ignore
         self.handles: list[RemovableHandle] = []
@@ -208,10 +233,6 @@ class _Taps:
             handle.remove()
         self.see = self._ignore
 
-    def anchored(self, outputs: Tensor) -> bool:
-        """Return whether the (B, D) `outputs` depend on a tapped layer."""
-        return bool(self.called) and outputs.requires_grad
-
     def project(self, outputs: Tensor, vector: Tensor, direction: int, width: int) -> Tensor:
         """Differentiate ``outputs @ vector`` and project every layer's gradient on `width` noises: (B, width)."""
         total = torch.zeros(self.size, width, dtype=outputs.dtype, device=outputs.device)
@@ -228,21 +249,25 @@ class _Taps:
         return total
 
     def check_that_rows_are_apart(self, outputs: Tensor) -> None:
-        """Refuse layers whose part in the first example's outputs is not found with the first example."""
-        mixed: list[str] = []
+        """Refuse layers whose part in an example's outputs is found with others: for the first and the last one."""
+        mixed: dict[str, None] = {}
+        weights = torch.randn(
+            outputs.shape[1], generator=torch.Generator().manual_seed(0)
+        )  # a plain sum may be constant
+        for row in {0, self.size - 1}:
 
-        def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor) -> None:
-            apart = inputs.shape[0] % self.size == 0 and gradient.shape[0] % self.size == 0
-            if not apart or bool((gradient[len(gradient) // self.size :].abs() > 0).any()):
-                mixed.extend(names.values())
+            def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor, row: int = row) -> None:
+                apart = inputs.shape[0] % self.size == 0 and gradient.shape[0] % self.size == 0
+                if apart:
+                    others = gradient.abs().reshape(self.size, -1).amax(dim=1)
+                    others[row] = 0
+                    apart = not bool((others > 0).any())
+                if not apart:
+                    mixed.update(dict.fromkeys(names.values()))
 
-        self._backward(outputs[:1].sum(dim=1), see)
+            self._backward(outputs[row] @ weights.to(outputs), see)
         if mixed:
-            raise UnsupportedModuleError(
-                f"The gradient sketch cannot tell examples apart at {', '.join(mixed[:5])}: what the module returns is "
-                "shared by the examples of a batch, or they are not its first dimension. "
-                "Use estimator='finite_difference', or leave it out by `parameter_filter`."
-            )
+            raise _cannot_tell_apart(list(mixed))
 
     def _backward(self, scalars: Tensor, see: Callable[[nn.Module, dict[str, str], Tensor, Tensor], None]) -> None:
         self.see = see
@@ -251,7 +276,9 @@ class _Taps:
     def _tap(self, names: dict[str, str], module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
         self.called.add(module)
         inputs: Tensor = (args[0] if args else next(iter(kwargs.values()))).detach()
-        if self.size > 1 and len(output) == 1:  # a table of positions, the same for every example
+        if self.expands and self.size > 1 and len(output) == 1 and isinstance(module, nn.Embedding):
+            # a table of positions, the same for every example and added to what each has of its own
+            self.expanded.extend(names.values())
             output = output.expand(self.size, *output.shape[1:]).clone()
             inputs = inputs.expand(self.size, *inputs.shape[1:])
         tapped: Tensor = _Tap.apply(output, self.anchor, lambda g: self.see(module, names, inputs, g))  # type: ignore[no-untyped-call]
@@ -259,7 +286,15 @@ class _Taps:
 
     @staticmethod
     def _ignore(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor) -> None:
-        raise RuntimeError("a gradient came outside of a pass of the gradient sketch")
+        """Do nothing: a backward pass that looks for something else goes through the taps, too."""
+
+
+def _cannot_tell_apart(names: list[str]) -> UnsupportedModuleError:
+    return UnsupportedModuleError(
+        f"The gradient sketch cannot tell examples apart at {', '.join(names[:5])}: what the module returns is shared "
+        "by the examples of a batch, or they are not its first dimension. Use estimator='finite_difference', or leave "
+        "it out by `parameter_filter`."
+    )
 
 
 def _names_held(module: nn.Module, names: dict[int, str]) -> dict[str, str]:

@@ -10,8 +10,18 @@ import torch
 from acquisition_contract import candidates_of, generator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import (
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
+    Swinv2Config,
+    Swinv2ForImageClassification,
+    XLNetConfig,
+    XLNetForSequenceClassification,
+)
 
-from hf_noise_al.acquisition import NoiseStability
+from hf_noise_al.acquisition import Candidates, NoiseStability
 from hf_noise_al.gradient_sketch import (
     GradientSketch,
     UnsupportedModuleError,
@@ -399,6 +409,115 @@ def test_refuses_weights_that_it_cannot_follow(model: nn.Module, text: str, froz
     with pytest.raises(UnsupportedModuleError, match=text):
         GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": torch.randn(4, 4)})
     assert all(p.requires_grad is not frozen for p in model.parameters())
+
+
+class FirstTable(Model):
+    """A table that the examples of a batch share, of as many rows as there are examples."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.linear(input) + self.other(torch.arange(len(input)))[:1]  # type: ignore[no-any-return]
+
+
+class Transposed(Model):
+    """Positions come first, as many as there are examples."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.linear(input) + self.other(input.T).sum(dim=0)  # type: ignore[no-any-return]
+
+
+class OneRow(Model):
+    """A row for all examples, of which the model takes the first."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.linear(input) + self.other(torch.ones(1, 4))[0]  # type: ignore[no-any-return]
+
+
+class Upstream(Model):
+    """A weight that is used without its module, before one that is called."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert isinstance(self.other.weight, Tensor)
+        return self.linear(nn.functional.linear(input, self.other.weight))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (FirstTable(nn.Embedding(9, 2)), "cannot tell examples apart at other.weight"),
+        (Transposed(nn.Linear(4, 2)), "cannot tell examples apart at other.weight"),
+        (OneRow(nn.Linear(4, 2)), "cannot tell examples apart at other.weight"),
+        (MixesExamples(nn.Linear(4, 2)), "cannot tell examples apart at other.weight"),
+        (Upstream(nn.Linear(4, 4)), "cannot follow other.weight"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("observable", [plain, probabilities])
+def test_refuses_mixed_examples_also_where_outputs_sum_to_one(model: nn.Module, text: str, observable: Any) -> None:
+    with pytest.raises(UnsupportedModuleError, match=text):
+        GradientSketch(model, 1e-3, generator(), observable=observable)(model, {"input": torch.randn(4, 4)})
+
+
+def test_weights_used_without_their_module_are_refused_also_where_no_other_is_perturbed() -> None:
+    model = Functional(nn.Linear(4, 2))
+    with pytest.raises(UnsupportedModuleError, match="saw none of the perturbed modules called"):
+        GradientSketch(model, 1e-3, generator(), "^other", plain)(model, {"input": torch.randn(4, 4)})
+
+
+@pytest.mark.parametrize("name", ["xlnet", "deberta", "swinv2", "mpnet"])
+def test_models_that_share_over_examples_are_refused_and_auto_goes_on(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_labels": 2}
+    torch.manual_seed(0)
+    model: nn.Module
+    if name == "xlnet":
+        config = XLNetConfig(vocab_size=40, d_model=16, n_layer=1, n_head=2, d_inner=24, num_labels=2)
+        model = XLNetForSequenceClassification(config)
+    elif name == "deberta":
+        relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+        model = DebertaV2ForSequenceClassification(DebertaV2Config(**text, intermediate_size=24, **relative))
+    elif name == "mpnet":
+        model = MPNetForSequenceClassification(MPNetConfig(**text, intermediate_size=24))
+    else:
+        sizes = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2]}
+        model = Swinv2ForImageClassification(Swinv2Config(**sizes, window_size=4, num_labels=2))
+    inputs = sketch_models.image_inputs() if name == "swinv2" else {"input_ids": torch.randint(3, 40, (4, 8))}
+    model.eval()
+    with pytest.raises(UnsupportedModuleError, match=r"no rule|cannot tell examples apart|cannot follow"):
+        GradientSketch(model, 1e-3, generator())(model, inputs)
+
+    def observe(observable: Any, description: str = "observe") -> Tensor:
+        with torch.no_grad():
+            return observable(model, inputs)
+
+    candidates = Candidates(model, len(next(iter(inputs.values()))), observe, probabilities)
+    with caplog.at_level("INFO", logger="hf_noise_al"):
+        query = NoiseStability(num_perturbations=2).select(candidates, 2, generator(3))
+    assert "takes finite differences" in caplog.text
+    published = NoiseStability(estimator="finite_difference", num_perturbations=2).select(candidates, 2, generator(3))
+    assert torch.equal(query.scores, published.scores), "the sketch left the generator as it was"
+
+
+def test_a_table_of_positions_may_come_first_among_the_inputs() -> None:
+    model, inputs = sketch_models.build("bert")
+    expected = GradientSketch(model, 1e-3, generator())(model, inputs)
+    first = {"position_ids": torch.arange(7)[None], **inputs}
+    torch.testing.assert_close(GradientSketch(model, 1e-3, generator())(model, first), expected)
+
+
+def test_an_observable_of_other_rows_is_refused() -> None:
+    model, inputs = sketch_models.build("bert")
+    with pytest.raises(UnsupportedModuleError, match="returns 1 rows, and the first dimension of"):
+        GradientSketch(model, 1e-3, generator(), observable=lambda m, i: m(**i).logits[:1])(model, inputs)
+
+
+def test_compiled_models_are_followed() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    images = torch.randn(4, 4, generator=generator(1))
+    expected = GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": images})
+    model.compile(backend="eager")
+    model(images)  # compiled without the hooks
+    assert torch.equal(GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": images}), expected)
 
 
 def test_lets_modules_be_that_are_not_used() -> None:

@@ -20,7 +20,8 @@ class BALD(Acquisition):
 
     Bayesian active learning by disagreement (Houlsby et al. 2011, arXiv 1112.5745) with dropout at query time as
     the posterior (Gal et al. 2017, arXiv 1703.02910). Where the task is multi-label, the sum over labels. A query
-    costs `num_samples` forward passes and holds one row of sums per candidate, however many passes there are.
+    costs `num_samples` forward passes and holds one row of sums per candidate, however many passes there are. Masks
+    are drawn for whole batches: another batch size, also one that shrank for want of memory, gives another query.
     """
 
     num_samples: int = 20

@@ -121,12 +121,14 @@ class NoiseStability(Acquisition):
     def _rows(self, candidates: Candidates, groups: list[Observe], generator: torch.Generator) -> list[Tensor]:
         observable = self.observable or candidates.observable
         if self._sketches(candidates, observable):
+            state = generator.get_state()
             try:
                 return self._sketched(candidates.model, groups, observable, generator)
             except UnsupportedModuleError as error:
                 if self.estimator != "auto":
                     raise
                 logger.warning(f"estimator='auto' takes finite differences: {error}")
+                generator.set_state(state)
         method = FiniteDifferences(
             self.noise_scale, self.num_perturbations, self.parameter_filter, observable, self.max_feature_dim
         )

@@ -102,7 +102,7 @@ def test_simulated_sharding_on_four_processes_asks_for_the_rows_of_one(
 
 def test_simulated_sharding_leaves_every_bit_of_the_weights(two: list[dict[str, Any]]) -> None:
     kept = [query["bits kept"] for found in two for query in found["queries"].values()]
-    assert len(kept) == 8 and all(kept)
+    assert len(kept) >= 8 and all(kept)
 
 
 def test_simulated_sharding_gives_the_deviations_of_one_process(
