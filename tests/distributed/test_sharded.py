@@ -189,7 +189,8 @@ def test_a_process_that_dies_in_a_query_ends_the_run_and_resume_repeats_the_quer
     done = launching.run(sharded_script.__file__, strategy, 2, tmp_path, "mortal", DIE="1", **ENVIRONMENTS[strategy])
     assert done.returncode != 0
     assert time.monotonic() - started < 300, "the time-out of gloo is 30 minutes"
-    assert "Another process of this run died or stopped answering during a query" in done.stderr
+    ended_first = "(SIGTERM)" in done.stderr  # the launcher may end the other process before that can say anything
+    assert ended_first or "Another process of this run died or stopped answering during a query" in done.stderr
     assert "SIGKILL" in done.stderr
     state = json.loads((tmp_path / "mortal" / "active_state.json").read_text())
     assert (state["round"], state["phase"], state["pending"]) == (1, "query", None)
