@@ -91,6 +91,7 @@ def test_simulated_sharding_asks_for_the_rows_of_one_process(
         assert found["queries"][name]["scores"] == pytest.approx(expected["scores"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_simulated_sharding_on_four_processes_asks_for_the_rows_of_one(
     strategy: str, tmp_path: Path, alone: dict[str, Any]
 ) -> None:
@@ -168,6 +169,7 @@ def test_simulated_sharding_leaves_adapters_and_base_weights(
 
 
 @only_if_upstream_resumes
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["killed", "killed with shards"])
 def test_simulated_sharding_killed_while_it_trains_resumes_exactly(
     strategy: str, tmp_path: Path, two: list[dict[str, Any]], part: str
@@ -181,6 +183,7 @@ def test_simulated_sharding_killed_while_it_trains_resumes_exactly(
         assert found[part] == two[0]["uninterrupted"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", [pytest.param("fsdp2", marks=without_fsdp2), "ddp"])
 def test_a_process_that_dies_in_a_query_ends_the_run_and_resume_repeats_the_query(
     tmp_path: Path, strategy: str
