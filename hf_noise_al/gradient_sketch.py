@@ -251,9 +251,8 @@ class _Taps:
     def check_that_rows_are_apart(self, outputs: Tensor) -> None:
         """Refuse layers whose part in an example's outputs is found with others: for the first and the last one."""
         mixed: dict[str, None] = {}
-        weights = torch.randn(
-            outputs.shape[1], generator=torch.Generator().manual_seed(0)
-        )  # a plain sum may be constant
+        # along a random direction: the plain sum of an example's outputs may be constant
+        weights = torch.randn(outputs.shape[1], generator=torch.Generator().manual_seed(0)).to(outputs)
         for row in {0, self.size - 1}:
 
             def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor, row: int = row) -> None:
@@ -265,7 +264,7 @@ class _Taps:
                 if not apart:
                     mixed.update(dict.fromkeys(names.values()))
 
-            self._backward(outputs[row] @ weights.to(outputs), see)
+            self._backward(outputs[row] @ weights, see)
         if mixed:
             raise _cannot_tell_apart(list(mixed))
 

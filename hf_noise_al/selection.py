@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import k_center
-from .distances import largest_entry, scale_factors, scaled
+from .distances import largest_entry, scale_factors, scaled, squared_distances
 from .shard import Shard
 
 SelectionName = Literal["k_center", "k_means_plus_plus", "k_dpp", "top_k"]
@@ -202,10 +202,10 @@ class _Distances:
         self.squared[index] = -1
 
     def _squared_to(self, index: int) -> Tensor:
-        return _squared_distances(self.rows, self.rows[index])
+        return squared_distances(self.rows, self.rows[index])
 
     def _move_closer(self, center: Tensor) -> None:
-        torch.minimum(self.squared, _squared_distances(self.rows, center), out=self.squared)
+        torch.minimum(self.squared, squared_distances(self.rows, center), out=self.squared)
 
 
 class _ProductDistances(_Distances):
@@ -224,14 +224,10 @@ class _ProductDistances(_Distances):
 
     def _squared_to(self, index: int) -> Tensor:
         # |a h - b g|^2 without the cancellation of |a|^2|h|^2 + |b|^2|g|^2 - 2<a,b><h,g>: zero for equal factors
-        left, right = (_squared_distances(rows, rows[index]) for rows in (self.left, self.right))
+        left, right = (squared_distances(rows, rows[index]) for rows in (self.left, self.right))
         a, h = self.left_norms, self.right_norms
         b, g = a[index], h[index]
         return ((h + g) * left + (a + b) * right - left * right + (a - b) * (h - g)).clamp(min=0) / 2
-
-
-def _squared_distances(rows: Tensor, center: Tensor) -> Tensor:
-    return (rows - center).square().sum(dim=1)
 
 
 def _draw_by_distance(distances: _Distances, k: int, generator: torch.Generator, first: int | None = None) -> Tensor:

@@ -94,11 +94,6 @@ def shard_of(whole: Tensor, shards: int, index: int, dim: int = 0) -> Tensor:
     return parts[index] if index < len(parts) else whole.narrow(dim, 0, 0)
 
 
-def global_norm(parameter: Tensor) -> float:
-    """Return the Frobenius norm of the whole tensor; every process must ask."""
-    return global_norms([parameter])[0]
-
-
 def global_norms(parameters: Sequence[Tensor]) -> list[float]:
     """Return the Frobenius norms of the whole tensors, all of them for one message; every process must ask."""
     norms = [_norm(local(parameter)) for parameter in parameters]

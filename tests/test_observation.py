@@ -50,16 +50,22 @@ def first_tokens(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([inputs["input_ids"][:, 0], inputs["attention_mask"].sum(1)], dim=1).float()
 
 
+def noting_shapes(shapes: list[torch.Size]) -> Any:
+    """`first_tokens`, which adds the shape of every batch to `shapes`."""
+
+    def observable(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        shapes.append(inputs["input_ids"].shape)
+        return first_tokens(model, inputs)
+
+    return observable
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 8, 50, 1000])
 def test_sees_each_row_once_in_order_whatever_the_batch_size(batch_size: int) -> None:
     pool = make_pool(50)
     seen: list[torch.Size] = []
 
-    def observable(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        seen.append(inputs["input_ids"].shape)
-        return first_tokens(model, inputs)
-
-    rows = make_observer(pool, nn.Linear(1, 1), batch_size=batch_size)(observable)
+    rows = make_observer(pool, nn.Linear(1, 1), batch_size=batch_size)(noting_shapes(seen))
     assert rows.tolist() == [[ids[0], len(ids)] for ids in pool["input_ids"]]
     assert sum(count for count, _ in seen) == 50
     longest = max(map(len, pool["input_ids"]))
@@ -75,11 +81,7 @@ def test_a_token_budget_takes_the_place_of_the_batch_size(budget: int) -> None:
     pool = make_pool(50)
     shapes: list[torch.Size] = []
 
-    def observable(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        shapes.append(inputs["input_ids"].shape)
-        return first_tokens(model, inputs)
-
-    rows = make_observer(pool, nn.Linear(1, 1), max_tokens_per_batch=budget)(observable)
+    rows = make_observer(pool, nn.Linear(1, 1), max_tokens_per_batch=budget)(noting_shapes(shapes))
     assert rows[:, 1].tolist() == [len(ids) for ids in pool["input_ids"]]
     assert all(shape.numel() <= budget or shape[0] == 1 for shape in shapes)
     unknown = Dataset.from_dict({"id": list(range(10))})

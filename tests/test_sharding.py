@@ -14,7 +14,6 @@ from hf_noise_al.perturbation import full_precision, perturbed_tensors
 from hf_noise_al.sharding import (
     check_layout,
     class_name,
-    global_norm,
     global_norms,
     global_numel,
     global_shape,
@@ -67,7 +66,7 @@ def test_what_is_written_to_the_local_part_is_in_the_tensor(one_process: None, p
     parameter = nn.Parameter(distribute_tensor(tensor.clone(), init_device_mesh("cpu", (1,)), [placement]))
     assert is_sharded(nn.ParameterList([parameter]))
     assert global_shape(parameter) == (3, 2)
-    assert global_norm(parameter) == pytest.approx(float(tensor.norm()), rel=1e-7)
+    assert global_norms([parameter]) == [pytest.approx(float(tensor.norm()), rel=1e-7)]
     check_layout("any", parameter)
     with torch.no_grad():
         local(parameter).copy_(local_part(parameter, tensor + 1))

@@ -73,14 +73,20 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
 }
 
 
-def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> dict[str, Any]:
+def query_trainer(folder: Path, acquisition: str, rows: int, **settings: Any) -> ActiveTrainer:
+    """Return a trainer that will query by `acquisition`, which may also name an estimator of noise stability."""
     estimator = acquisition if acquisition in ESTIMATORS else None
-    trainer = make_trainer(
+    return make_trainer(
         folder / f"query-{acquisition}-{rows}",
         pool=make_pool(rows),
         acquisition="noise_stability" if estimator else acquisition,
         acquisition_kwargs={"estimator": estimator, **ESTIMATORS[estimator]} if estimator else None,
+        **settings,
     )
+
+
+def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> dict[str, Any]:
+    trainer = query_trainer(folder, acquisition, rows)
     before = torch.get_rng_state()
     found = trainer.query(size)
     return {

@@ -22,7 +22,7 @@ import tiny_run
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from peft import LoraConfig, TaskType, get_peft_model
-from processes_script import ROUNDS, Stop
+from processes_script import ESTIMATORS, ROUNDS, Stop, query_trainer
 from tiny_run import make_model, make_pool, outcome
 
 from hf_noise_al import ActiveTrainer, NoiseStability
@@ -31,7 +31,8 @@ from hf_noise_al.perturbation import perturbed, perturbed_tensors
 from hf_noise_al.sharding import global_norms, is_sharded, local, settle, whole
 from hf_noise_al.weight_files import whole_weights
 
-make_trainer = partial(tiny_run.make_trainer, use_cpu=os.environ.get("SIMULATED") != "zero3")
+HARDWARE: dict[str, Any] = {"use_cpu": os.environ.get("SIMULATED") != "zero3"}
+make_trainer = partial(tiny_run.make_trainer, **HARDWARE)
 
 
 def take_these_processes_for_gpus() -> None:
@@ -72,21 +73,9 @@ def bits(model: torch.nn.Module) -> list[torch.Tensor]:
     return [local(parameter).clone().view(torch.uint8) for parameter in model.parameters()]
 
 
-ESTIMATORS: dict[str, dict[str, Any]] = {
-    "finite_difference": {"num_perturbations": 5},
-    "gradient_sketch": {"num_projections": 64},
-}
-
-
 def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> dict[str, Any]:
     """Query before any training; 203 rows leave a ragged last batch and an odd number of batches."""
-    estimator = acquisition if acquisition in ESTIMATORS else None
-    trainer = make_trainer(
-        folder / f"query-{acquisition}-{rows}",
-        pool=make_pool(rows),
-        acquisition="noise_stability" if estimator else acquisition,
-        acquisition_kwargs={"estimator": estimator, **ESTIMATORS[estimator]} if estimator else None,
-    )
+    trainer = query_trainer(folder, acquisition, rows, **HARDWARE)
     trainer._prepare_to_look()
     before = bits(trainer.model)
     found = trainer.query(size)
