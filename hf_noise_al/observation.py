@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from transformers.utils.logging import get_logger, tqdm
 
 from .batches import split_batch, token_batches
-from .gradient_sketch import UnsupportedModuleError
+from .gradient_sketch import GradientSketch, UnsupportedModuleError
 from .observables import Observable
 from .shard import Shard
 from .sharding import is_sharded
@@ -49,6 +49,7 @@ class Observer:
         collate: The data collator.
         prepare: Moves a batch to the device.
         batch_size: Rows in a batch of the longest rows; batches of shorter ones hold more, for as many tokens.
+        gradient_batch_size: The same for the gradient sketch, which keeps every layer's activations as training does.
         accelerator: Knows the processes and the device.
         num_workers: Worker processes that collate.
         disable_tqdm: Show no progress bar.
@@ -64,6 +65,7 @@ class Observer:
         collate: Callable[[list[Any]], Any],
         prepare: Callable[[Any], Batch],
         batch_size: int,
+        gradient_batch_size: int,
         accelerator: Accelerator,
         num_workers: int = 0,
         disable_tqdm: bool = False,
@@ -77,9 +79,12 @@ class Observer:
         self.unit = "rows" if known is None else "tokens"
         self.lengths = [1] * len(rows) if known is None else known
         tokens = None if known is None else max_tokens_per_batch
-        self.budget = tokens or batch_size * max([1, *self.lengths])
-        self.dealt = token_batches(self.lengths, self.budget)
-        self._keep_to(self.budget)
+        longest = max([1, *self.lengths])
+        most = tokens or batch_size * longest
+        self.limits = {False: most, True: min(most, gradient_batch_size * longest)}
+        """Most tokens at a time, by whether a graph is kept."""
+        self.dealt = token_batches(self.lengths, most)
+        self._keep_to(most)
 
     def _keep_to(self, budget: int) -> None:
         """Cut the batches down to `budget`; every row stays with the process that it was dealt to."""
@@ -130,12 +135,14 @@ class Observer:
 
     def _observe(self, observable: Observable, description: str) -> Found:
         """Return what this process finds; where memory runs out on one process, all of them try smaller batches."""
+        keeps_graph = isinstance(observable, GradientSketch)
 
         def attempt(budget: int) -> Found:
+            before = self.limits[keeps_graph]
+            if budget < before:
+                logger.warning(f"Out of memory: observing again, {budget} instead of {before} {self.unit} at a time.")
+                self.limits[keeps_graph] = budget
             if budget != self.budget:
-                logger.warning(
-                    f"Out of memory: observing again, {budget} instead of {self.budget} {self.unit} at a time."
-                )
                 self._keep_to(budget)
             found, error = None, None
             try:
@@ -149,11 +156,11 @@ class Observer:
             return found
 
         try:
-            return attempt(self.budget)
+            return attempt(self.limits[keeps_graph])
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
-        found: Found = find_executable_batch_size(attempt, starting_batch_size=int(self.budget * 0.9))()
+        found: Found = find_executable_batch_size(attempt, starting_batch_size=int(self.limits[keeps_graph] * 0.9))()
         return found
 
     def _agree(self, error: Exception | None) -> None:

@@ -15,7 +15,7 @@ from tiny_run import collate, make_model, make_pool, make_trainer
 from torch import Tensor, nn
 
 from hf_noise_al import observation
-from hf_noise_al.gradient_sketch import UnsupportedModuleError
+from hf_noise_al.gradient_sketch import GradientSketch, UnsupportedModuleError
 from hf_noise_al.observables import probabilities
 from hf_noise_al.observation import Observer, untouched_random_state
 
@@ -28,6 +28,7 @@ def make_observer(
     process: int = 0,
     processes: int = 1,
     max_tokens_per_batch: int | None = None,
+    gradient_batch_size: int = 8,
 ) -> Observer:
     accelerator = SimpleNamespace(
         num_processes=processes, process_index=process, is_local_main_process=True, device=torch.device("cpu")
@@ -40,6 +41,7 @@ def make_observer(
         collator,
         dict,
         batch_size,
+        gradient_batch_size,
         accelerator,
         disable_tqdm=True,
         max_tokens_per_batch=max_tokens_per_batch,
@@ -111,6 +113,28 @@ def test_batches_shrink_when_memory_runs_out_and_stay_small(caplog: pytest.LogCa
     assert "Out of memory: observing again, " in caplog.text
     small = observer.budget
     assert torch.equal(observer(limited(7)), rows) and observer.budget == small
+
+
+@pytest.mark.parametrize("budget", [None, 40])
+def test_a_graph_is_kept_for_as_many_tokens_as_in_training(budget: int | None) -> None:
+    pool, model = make_pool(50), make_model()
+    observer = make_observer(pool, model, batch_size=20, gradient_batch_size=3, max_tokens_per_batch=budget)
+    seen: list[torch.Size] = []
+    clean = observer(noting_shapes(seen))
+    before = list(seen)
+
+    def noting_probabilities(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        seen.append(inputs["input_ids"].shape)
+        return probabilities(model, inputs)
+
+    seen.clear()
+    sketch = GradientSketch(model, 1e-3, torch.Generator().manual_seed(0), observable=noting_probabilities)
+    rows = observer(sketch)
+    assert max(map(torch.Size.numel, seen)) <= (budget or 3 * max(map(len, pool["input_ids"])))
+    in_large_batches = make_observer(pool, model, batch_size=50, gradient_batch_size=50)
+    assert torch.allclose(rows, in_large_batches(sketch), rtol=1e-3, atol=1e-7)
+    seen.clear()
+    assert torch.equal(observer(noting_shapes(seen)), clean) and seen == before, "without a graph, as before"
 
 
 def test_what_does_not_fit_in_any_batch_is_an_error() -> None:
