@@ -21,7 +21,7 @@ NAMES = """
 forward finite_difference_30 gradient_sketch_30 gradient_sketch_128 gradient_sketch_512 naive_30 badge bald_20
 baal_bald_20 small_text_core_set small_text_badge scikit_activeml_core_set scikit_activeml_badge
 """.split()
-MODULES = ("acquisition", "measuring", "peers", "scaling", "variants")
+MODULES = ("acquisition", "measuring", "peers", "quality", "scaling", "variants")
 
 Run = Callable[..., int]
 
@@ -299,3 +299,32 @@ def test_runs_as_a_program_with_memory_and_on_two_processes(
     ]
     assert all(row["seconds"] > 0 for row in rows)
     assert "processes: 2, threads of each: 1" in capsys.readouterr().out
+
+
+def test_quality_runs_each_method_once_and_compares_with_random(
+    programs: SimpleNamespace, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, folder = str(ROOT / "recipes" / "glue" / "mrpc.yaml"), tmp_path / "quality"
+    sizes = "--num_rounds 2 --initial_size 4 --candidate_size 8 --max_steps 2 --disable_tqdm true".split()
+    methods = ["random", "sketch_k_means_plus_plus", "badge"]
+    words = [recipe, *flags, *sizes, "--output_dir", str(folder), "--seeds", "0", "1", "--methods", *methods]
+    assert programs.quality.main(words) == 0
+    assert str(folder / "badge-seed-1") in capsys.readouterr().out
+    found = json.loads((folder / "comparison.json").read_text())
+    assert [(entry["acquisition"], entry["seeds"], entry["budgets"]) for entry in found] == [
+        (method, [0, 1], [4, 8]) for method in methods
+    ]
+    assert found[0]["aubc_difference"] is None and found[1]["aubc_difference"]["half_width"] is not None
+
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json") if path.name != "comparison.json"}
+    assert programs.quality.main(words) == 0
+    assert str(folder / "badge-seed-1") not in capsys.readouterr().out, "finished before"
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_quality_says_which_setting_is_wrong(
+    programs: SimpleNamespace, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(ROOT / "recipes" / "glue" / "mrpc.yaml")
+    assert programs.quality.main([recipe, *flags, "--output_dir", str(tmp_path / "q"), "--num_round", "2"]) == 2
+    assert "num_rounds" in capsys.readouterr().err

@@ -1,0 +1,85 @@
+"""What the labels are worth that each acquisition asks for: learning curves beside random, over seeds.
+
+    python recipes/benchmarks/quality.py recipes/glue/stsb.yaml --seeds 0 1 2 --num_rounds 4 --output_dir runs/quality
+
+The first argument is a recipe; every other flag is one of `hf-noise-al run`, but for `--methods`. Each method is run
+with each seed, in a folder of its own in `--output_dir`; runs that are finished are not repeated, so that a comparison
+that was interrupted goes on, and several can be run side by side with other seeds or methods. The table at the end is
+about all finished runs of the folder: AUBC and its difference to random with the same seeds, 95 % intervals.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hf_noise_al.arguments import parse
+from hf_noise_al.learning_curve import LearningCurve, compare, format_table, to_json
+from hf_noise_al.recipe import InvalidArgument, find_recipe
+from hf_noise_al.run import is_finished, prepare, train
+
+
+def _noise_stability(estimator: str, selection: str) -> list[str]:
+    settings = json.dumps({"estimator": estimator, "selection": selection})
+    return ["--acquisition=noise_stability", f"--acquisition_kwargs={settings}"]
+
+
+METHODS = {
+    "random": ["--acquisition=random"],
+    "sketch_k_center": _noise_stability("gradient_sketch", "k_center"),
+    "sketch_k_means_plus_plus": _noise_stability("gradient_sketch", "k_means_plus_plus"),
+    "finite_difference_k_center": _noise_stability("finite_difference", "k_center"),
+    "finite_difference_k_means_plus_plus": _noise_stability("finite_difference", "k_means_plus_plus"),
+    "margin": ["--acquisition=margin"],
+    "badge": ["--acquisition=badge"],
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options, flags = _parser().parse_known_args(arguments)
+    folder = options.output_dir
+    try:
+        recipe = find_recipe(options.recipe)
+        for seed in options.seeds:
+            for method in options.methods:
+                _run(recipe, [*flags, *METHODS[method], f"--seed={seed}"], folder / f"{method}-seed-{seed}")
+    except InvalidArgument as error:
+        print(f"quality.py: {error}", file=sys.stderr)
+        return 2
+    comparisons = compare(_curves(folder))
+    (folder / "comparison.json").write_text(to_json(comparisons))
+    print(format_table(comparisons))
+    return 0
+
+
+def _run(recipe: Path, flags: Sequence[str], folder: Path) -> None:
+    model, data, training = parse(recipe, [*flags, f"--output_dir={folder}", "--resume_from_checkpoint=true"])
+    if not is_finished(training):
+        print(f"{folder}\n{train(prepare(model, data, training))}\n", flush=True)
+
+
+def _curves(folder: Path) -> list[LearningCurve]:
+    """Return the curves of all finished runs of the folder, under the names of their methods."""
+    found = []
+    for method in METHODS:
+        for run in sorted(folder.glob(f"{method}-seed-*")):
+            if (run / "README.md").exists():  # written last
+                found.append(replace(LearningCurve.load(run), acquisition=method))
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("recipe", help="a YAML file, or a name that `hf-noise-al recipes` lists")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/quality"), help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="NAME")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
