@@ -18,17 +18,15 @@ from .learning_curve import FILE_NAME, LearningCurve, compare, format_rounds, fo
 from .loading import (
     hide_progress_bars,
     load_data,
-    load_image_processor,
     load_model_config,
     load_pool,
-    load_tokenizer,
     model_factory,
 )
 from .plotting import plot_curves
 from .recipe import InvalidArgument, did_you_mean
 from .state import STATE_FILE, labeled_rows_of, write_atomically
 from .tasks import TASKS, Targets, Task
-from .tasks.metrics import GLUE_METRICS, curve_metric, is_greater_better, load_metrics
+from .tasks.metrics import GLUE_METRICS, curve_metric, is_greater_better
 from .tasks.targets import REGRESSION, SINGLE_LABEL
 from .trainer import ActiveTrainer
 from .training_args import ActiveTrainingArguments
@@ -36,8 +34,6 @@ from .training_args import ActiveTrainingArguments
 logger = logging.get_logger(__name__)
 
 PICTURE = "learning_curve.png"
-PIPELINES = {"text_regression": "text-classification"}
-"""What the Hub calls a task, where it has another name for it."""
 
 
 @dataclass(frozen=True)
@@ -86,25 +82,24 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             hide_progress_bars()
         folder = Path(str(training.output_dir))
         with training.main_process_first(desc="loading and preparing the data"):
-            if task.processor_kind == "text":
-                processor: Any = load_tokenizer(model)
-            else:
-                processor = load_image_processor(model, data.image_size)
+            pool, evaluation = (load_pool(data), {}) if trained_model else load_data(data, training.label_column)
+            processor = task.load_processor(model, data, pool)
             collator = task.collator(processor)
             if trained_model:
                 config = load_model_config(model, {})
-                ready = task.prepare_query(load_pool(data), processor, data, config, training.label_column)
+                ready = task.prepare_query(pool, processor, data, config, training.label_column)
             else:
-                pool, evaluation = load_data(data, training.label_column)
                 ready = task.prepare(pool, evaluation, processor, data, training.label_column)
         training.label_column = "labels"
+        for name, value in task.settings.items():
+            setattr(training, name, value)
         training.dataloader_pin_memory = training.dataloader_pin_memory and training.device.type != "cpu"
-        metrics = load_metrics(_metric_names(task, data, ready.targets), ready.targets)
+        metrics = task.load_metrics(_metric_names(task, data, ready.targets), ready.targets)
         measured = curve_metric(metrics.names(), list(ready.evaluation) or [""], data.metric_for_curve)
         curve = _empty_curve(model, data, training, measured)
-        make_model = model_factory(
-            model, task.auto_model, ready.targets.head(), getattr(processor, "pad_token_id", None), trained_model
-        )
+        fields = {**ready.targets.head(), **task.model_fields(processor)}
+        pad_token_id = getattr(processor, "pad_token_id", None)
+        make_model = model_factory(model, task.auto_model, fields, pad_token_id, trained_model)
         trainer = ActiveTrainer(
             model=make_model() if trained_model else None,
             model_init=None if trained_model else make_model,
@@ -115,8 +110,9 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             processing_class=processor,
             data_collator=collator,
             compute_metrics=metrics,
+            preprocess_logits_for_metrics=task.preprocess_logits,
             observable=task.observable,
-            callbacks=[CurveWriter(curve, folder / FILE_NAME)],
+            callbacks=[*task.callbacks(), CurveWriter(curve, folder / FILE_NAME)],
         )
         trainer.remove_callback(PrinterCallback)  # without progress bars it prints every log entry as a dict
     return Job(trainer, curve, training)
@@ -137,7 +133,7 @@ def train(job: Job) -> str:
     if job.trainer.is_world_process_zero():
         curve.save(job.folder / FILE_NAME)
         plot_curves(compare([curve]), job.folder / PICTURE)
-    card = {"dataset": curve.dataset, "tasks": PIPELINES.get(curve.task, curve.task.replace("_", "-"))}
+    card = {"dataset": curve.dataset, "tasks": TASKS[curve.task].hub_name or curve.task.replace("_", "-")}
     if job.arguments.push_to_hub:
         job.trainer.push_to_hub(**card)
     else:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from datasets import Dataset
+from transformers import TrainerCallback
 
-from ..arguments import DataArguments
+from ..arguments import DataArguments, ModelArguments
 from ..observables import Observable
 from .columns import find_label_column
-from .targets import REGRESSION, Targets, read_classes, trained_classes, with_targets
+from .metrics import load_metrics
+from .targets import LabelKind, Targets
 
 Collator: TypeAlias = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
@@ -37,13 +39,14 @@ class Task:
     """One kind of problem, as data. `hf_noise_al.tasks.TASKS` has them by name."""
 
     name: str
-    processor_kind: str
-    """``text`` (a tokenizer) or ``image`` (an image processor)."""
+    load_processor: Callable[[ModelArguments, DataArguments, Dataset], Any]
+    """(model arguments, data arguments, pool) -> what prepares inputs, saved with the model: a tokenizer, say."""
     auto_model: Any
-    """The transformers class that makes the model with its output head, such as AutoModelForImageClassification."""
+    """What makes the model with its output head: has ``from_pretrained`` and ``from_config``, as AutoModel... have."""
     observable: Observable
     """What acquisitions look at."""
-    regression: bool
+    labels: LabelKind
+    """How labels are read."""
     find_columns: Callable[[Dataset, DataArguments, str], tuple[str, ...]]
     """(data, arguments, label column) -> the columns that are the input."""
     check: Callable[[Dataset, Sequence[str], str], None]
@@ -54,6 +57,18 @@ class Task:
     """(processor) -> what makes a batch of rows."""
     default_metrics: Mapping[str, tuple[str, ...]]
     """Problem type -> names of its metrics."""
+    load_metrics: Callable[[Sequence[str], Targets], Any] = load_metrics
+    """(names, targets) -> `Trainer`'s ``compute_metrics``, with a method ``names()`` for the names of its numbers."""
+    model_fields: Callable[[Any], Mapping[str, Any]] = lambda processor: {}
+    """(processor) -> fields of the model's configuration, beside those of the output head."""
+    preprocess_logits: Callable[[Any, Any], Any] | None = None
+    """`Trainer`'s ``preprocess_logits_for_metrics``."""
+    callbacks: Callable[[], Sequence[TrainerCallback]] = tuple
+    """() -> callbacks of the trainer."""
+    hub_name: str = ""
+    """What the Hub calls the task, where that is not its name with dashes."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Training arguments that the task cannot do without, such as ``{"batch_eval_metrics": True}``."""
 
     def prepare(
         self,
@@ -74,10 +89,10 @@ class Task:
         for place, part in places.items():
             _require_same_columns(part, (*inputs, column), place)
             self.check(part, inputs, place)
-        targets = Targets(REGRESSION) if self.regression else read_classes(pool, sets, column, arguments.class_names)
+        targets = self.labels.read(pool, sets, column, arguments)
 
         def finish(part: Dataset, place: str, complete: bool) -> Dataset:
-            labeled = with_targets(part, column, targets, place, complete)
+            labeled = self.labels.apply(part, column, targets, place, complete)
             return self.encode(labeled, inputs, processor, arguments)
 
         return Prepared(
@@ -103,10 +118,8 @@ class Task:
         column = find_label_column(pool, label_column)
         inputs = self.find_columns(pool, arguments, column)
         self.check(pool, inputs, "the pool")
-        targets = (
-            Targets(REGRESSION) if self.regression else trained_classes(pool, column, config, arguments.class_names)
-        )
-        labeled = with_targets(pool, column, targets, "the pool", complete=False)
+        targets = self.labels.trained(pool, column, config, arguments)
+        labeled = self.labels.apply(pool, column, targets, "the pool", False)
         return Prepared(self.encode(labeled, inputs, processor, arguments), {}, targets)
 
 

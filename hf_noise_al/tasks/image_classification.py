@@ -11,16 +11,22 @@ import torch
 from datasets import Array3D, Dataset, Features
 from transformers import AutoModelForImageClassification
 
-from ..arguments import DataArguments
+from ..arguments import DataArguments, ModelArguments
+from ..loading import load_image_processor
 from ..observables import probabilities
 from .base import Collator, Task
 from .columns import find_image_column
-from .targets import MULTI_LABEL, SINGLE_LABEL
+from .targets import CLASSES, MULTI_LABEL, SINGLE_LABEL
 
 
 def image_columns(dataset: Dataset, arguments: DataArguments, label_column: str) -> tuple[str, ...]:
     """Return the column of the image."""
     return (find_image_column(dataset, arguments.image_column),)
+
+
+def image_processor(model: ModelArguments, arguments: DataArguments, pool: Dataset) -> Any:
+    """Return the image processor of the model, or a plain one for images of `image_size`."""
+    return load_image_processor(model, arguments.image_size)
 
 
 def require_images(dataset: Dataset, columns: Sequence[str], place: str) -> None:
@@ -86,10 +92,10 @@ def stack_images(processor: Any) -> Collator:
 
 IMAGE_CLASSIFICATION = Task(
     name="image_classification",
-    processor_kind="image",
+    load_processor=image_processor,
     auto_model=AutoModelForImageClassification,
     observable=probabilities,
-    regression=False,
+    labels=CLASSES,
     find_columns=image_columns,
     check=require_images,
     encode=encode_images,

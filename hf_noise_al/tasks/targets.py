@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from datasets import ClassLabel, Dataset, Value
 from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
+from ..arguments import DataArguments
 from ..recipe import did_you_mean
 
 logger = logging.get_logger(__name__)
@@ -117,6 +118,28 @@ def with_targets(dataset: Dataset, column: str, targets: Targets, place: str, co
     # A second label column would reach the model: collators rename `label` to `labels`.
     replaced = [name for name in dict.fromkeys((column, "labels", "label")) if name in dataset.column_names]
     return dataset.remove_columns(replaced).add_column("labels", values, feature=targets.feature)
+
+
+@dataclass(frozen=True)
+class LabelKind:
+    """How a task reads the column of labels."""
+
+    read: Callable[[Dataset, dict[str, Dataset], str, DataArguments], Targets]
+    """(pool, evaluation sets, column, arguments) -> what the output head predicts."""
+    trained: Callable[[Dataset, str, Any, DataArguments], Targets]
+    """(pool, column, configuration of a trained model, arguments) -> what that model predicts."""
+    apply: Callable[[Dataset, str, Targets, str, bool], Dataset] = with_targets
+    """(data, column, targets, place, complete) -> the data with its labels in the column ``labels``."""
+
+
+CLASSES = LabelKind(
+    lambda pool, evaluation, column, arguments: read_classes(pool, evaluation, column, arguments.class_names),
+    lambda pool, column, config, arguments: trained_classes(pool, column, config, arguments.class_names),
+)
+NUMBERS = LabelKind(
+    lambda pool, evaluation, column, arguments: Targets(REGRESSION),
+    lambda pool, column, config, arguments: Targets(REGRESSION),
+)
 
 
 def _class_values(dataset: Dataset, column: str) -> list[Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from ..arguments import DataArguments
+from ..arguments import DataArguments, ModelArguments
+from ..loading import load_tokenizer
 from .base import Collator
 from .columns import find_text_columns
 
@@ -16,6 +17,11 @@ from .columns import find_text_columns
 def text_columns(dataset: Dataset, arguments: DataArguments, label_column: str) -> tuple[str, ...]:
     """Return the column of the text, or the two columns of a pair."""
     return find_text_columns(dataset, arguments.text_column, arguments.text_pair_column, label_column)
+
+
+def text_processor(model: ModelArguments, arguments: DataArguments, pool: Dataset) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of the model."""
+    return load_tokenizer(model)
 
 
 def tokenize(

@@ -5,15 +5,15 @@ from transformers import AutoModelForSequenceClassification
 from ..observables import probabilities
 from .base import Task
 from .columns import require_texts
-from .targets import MULTI_LABEL, SINGLE_LABEL
-from .text import padding_collator, text_columns, tokenize
+from .targets import CLASSES, MULTI_LABEL, SINGLE_LABEL
+from .text import padding_collator, text_columns, text_processor, tokenize
 
 TEXT_CLASSIFICATION = Task(
     name="text_classification",
-    processor_kind="text",
+    load_processor=text_processor,
     auto_model=AutoModelForSequenceClassification,
     observable=probabilities,
-    regression=False,
+    labels=CLASSES,
     find_columns=text_columns,
     check=require_texts,
     encode=tokenize,

@@ -5,18 +5,19 @@ from transformers import AutoModelForSequenceClassification
 from ..observables import features
 from .base import Task
 from .columns import require_texts
-from .targets import REGRESSION
-from .text import padding_collator, text_columns, tokenize
+from .targets import NUMBERS, REGRESSION
+from .text import padding_collator, text_columns, text_processor, tokenize
 
 TEXT_REGRESSION = Task(
     name="text_regression",
-    processor_kind="text",
+    load_processor=text_processor,
     auto_model=AutoModelForSequenceClassification,
     observable=features,
-    regression=True,
+    labels=NUMBERS,
     find_columns=text_columns,
     check=require_texts,
     encode=tokenize,
     collator=padding_collator,
     default_metrics={REGRESSION: ("pearsonr", "spearmanr", "mse")},
+    hub_name="text-classification",
 )
