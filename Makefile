@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 DEMO := .demo
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 
 .PHONY: help demo test lint format wheel clean
 
@@ -30,7 +31,7 @@ demo: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 $(BIN)/hf-noise-al run recipes/quickstart.yaml --output_dir $(DEMO)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
