@@ -106,8 +106,8 @@ def word_starts(word_ids: Sequence[int | None]) -> list[int]:
         >>> word_starts([None, 0, 1, 1, 2, None])
         [-1, 0, 1, -1, 2, -1]
     """
-    before: list[int | None] = [None, *word_ids[:-1]]
-    return [-1 if word is None or word == last else word for word, last in zip(word_ids, before, strict=True)]
+    before = [None, *word_ids]
+    return [-1 if word is None or word == last else word for word, last in zip(word_ids, before, strict=False)]
 
 
 @dataclass(frozen=True)
