@@ -91,14 +91,14 @@ class PoolDataset:
         Raises:
             ValueError: a label is missing, not a number or a class, outside the classes, or not one tag per word.
         """
-        tags = self._tag_names()
+        tags, lengths = self._tag_names(), self._num_words(rows)
         parsed: list[Label] = []
         for row, label in zip(rows, labels, strict=True):
             try:
                 if tags is None or problem_type == "multi_label_classification":
                     parsed.append(self._parse(label, num_labels, problem_type))
                 else:
-                    parsed.append(parse_tags(label, tags, self._num_words(row)))
+                    parsed.append(parse_tags(label, tags, lengths.get(row)))
             except ValueError as error:
                 raise ValueError(f"Cannot label row {row}: {error}") from None
         return parsed
@@ -109,9 +109,13 @@ class PoolDataset:
         item = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
         return list(item.names) if isinstance(item, ClassLabel) else None
 
-    def _num_words(self, row: int) -> int | None:
-        known = NUM_WORDS in self.inputs.column_names
-        return int(self.inputs.with_format(None)[row][NUM_WORDS]) if known else None
+    def _num_words(self, rows: Sequence[int]) -> dict[int, int]:
+        """Return how many words each of `rows` has, where the data says so."""
+        if NUM_WORDS not in self.inputs.column_names:
+            return {}
+        known = [row for row in rows if 0 <= row < len(self)]  # what is no row at all the pool refuses
+        found = self.inputs.select_columns([NUM_WORDS]).with_format(None)[known][NUM_WORDS]
+        return dict(zip(known, found, strict=True))
 
     def _parse(self, label: object, num_labels: int | None, problem_type: str | None) -> Label:
         if isinstance(label, str):

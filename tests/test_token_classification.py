@@ -206,6 +206,14 @@ def test_what_annotators_may_not_give_is_refused_with_the_row(
         data.parse_labels([1], [given], 4)
 
 
+def test_a_row_that_is_not_in_the_pool_is_refused_as_such(
+    tiny_ner_folder: Path, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    trainer = trainer_of(tiny_ner_folder, tmp_path, tiny_tokenizer, ready_of(tiny_tokenizer, pool_of(4)))
+    with pytest.raises(ValueError, match="Cannot label row 9: rows of this pool are the integers 0 to 3"):
+        trainer.annotate([9], [[0, 1]])
+
+
 def test_tags_without_known_length_are_taken_as_they_are() -> None:
     assert parse_tags(["b"], ["a", "b"], None) == [1]
 

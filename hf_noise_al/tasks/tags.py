@@ -91,7 +91,7 @@ def _rows(dataset: Dataset, column: str, place: str) -> list[list[Any] | None]:
     """Return the tags of each row as names where the data names them, else as they are; None where missing."""
     names = dict(enumerate(_declared(dataset, column) or ()))
     rows: list[list[Any] | None] = []
-    for number, tags in enumerate(dataset.with_format(None)[column]):
+    for number, tags in enumerate(dataset.with_format(None)[column][:]):
         if tags is None or (isinstance(tags, list) and all(tag in _MISSING for tag in tags)):
             rows.append(None)
         elif isinstance(tags, list):

@@ -44,7 +44,7 @@ def word_column(dataset: Dataset, arguments: DataArguments, label_column: str) -
 def require_words(dataset: Dataset, columns: Sequence[str], place: str) -> None:
     """Refuse the first row that is not a list of at least one word, each of them text."""
     name = columns[0]
-    for row, words in enumerate(dataset.with_format(None)[name]):
+    for row, words in enumerate(dataset.with_format(None)[name][:]):
         if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
             continue
         found = "no words" if words is None or words == [] else f"{str(words)[:57]!r}"
@@ -155,7 +155,7 @@ def word_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
 
 def _tell_what_is_left_out(encoded: Dataset, name: str) -> None:
     """Log how many words have no token, and refuse a row where this is true of all of them."""
-    columns = encoded.with_format(None).select_columns([WORD_STARTS, NUM_WORDS])
+    columns = encoded.select_columns([WORD_STARTS, NUM_WORDS]).with_format(None)[:]
     kept = [sum(word >= 0 for word in starts) for starts in columns[WORD_STARTS]]
     if 0 in kept:
         raise ValueError(
