@@ -25,6 +25,7 @@ from .pool import Annotation, Pool
 from .selection import k_center_greedy, k_dpp, k_means_plus_plus, top_k
 from .trainer import ActiveTrainer
 from .training_args import ActiveTrainingArguments
+from .word_observables import word_probabilities
 
 __version__ = "0.1.0"
 
@@ -58,4 +59,5 @@ __all__ = [
     "perturbed",
     "probabilities",
     "top_k",
+    "word_probabilities",
 ]

@@ -54,7 +54,7 @@ class DataArguments:
 
     task: str = field(
         default="text_classification",
-        metadata={"help": "text_classification, text_regression or image_classification."},
+        metadata={"help": "What is learned: {tasks}."},  # the help fills them in: tasks are made above this layer
     )
     dataset_name: str | None = field(
         default=None,
@@ -78,7 +78,9 @@ class DataArguments:
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Keep only the first rows of the pool."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Keep only the first rows of eval_split."})
-    text_column: str | None = field(default=None, metadata={"help": "Column of the text, or of the first text."})
+    text_column: str | None = field(
+        default=None, metadata={"help": "Column of the text, of the first text, or of lists of words."}
+    )
     text_pair_column: str | None = field(default=None, metadata={"help": "Column of the second text of a pair."})
     image_column: str | None = field(default=None, metadata={"help": "Column of the image."})
     class_names: list[str] | None = field(

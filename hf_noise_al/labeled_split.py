@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, DatasetInfo, Features, Value
+from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 from datasets.table import InMemoryTable
 
 from .pool import Label, Pool
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
+NUM_WORDS = "num_words"
+"""Column that says how many words a row has, where each of them needs a tag of its own."""
 
 
 class PoolDataset:
@@ -81,20 +83,39 @@ class PoolDataset:
 
         Args:
             rows: Their rows, for messages.
-            labels: What an annotator gave: numbers, NumPy scalars, class names, lists of numbers.
+            labels: What an annotator gave: numbers, NumPy scalars, class names, lists of numbers, or tags: lists with
+                the number or the name of a class for each word.
             num_labels: How many outputs the model has, where it says so.
             problem_type: As in the model's configuration.
 
         Raises:
-            ValueError: a label is missing, not a number or a class, or outside the classes.
+            ValueError: a label is missing, not a number or a class, outside the classes, or not one tag per word.
         """
-        parsed = []
+        tags, lengths = self._tag_names(), self._num_words(rows)
+        parsed: list[Label] = []
         for row, label in zip(rows, labels, strict=True):
             try:
-                parsed.append(self._parse(label, num_labels, problem_type))
+                if tags is None or problem_type == "multi_label_classification":
+                    parsed.append(self._parse(label, num_labels, problem_type))
+                else:
+                    parsed.append(parse_tags(label, tags, lengths.get(row)))
             except ValueError as error:
                 raise ValueError(f"Cannot label row {row}: {error}") from None
         return parsed
+
+    def _tag_names(self) -> list[str] | None:
+        """Return the names of the tags where each label is a list of classes, one per word."""
+        kind = self.label_feature
+        item = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
+        return list(item.names) if isinstance(item, ClassLabel) else None
+
+    def _num_words(self, rows: Sequence[int]) -> dict[int, int]:
+        """Return how many words each of `rows` has, where the data says so."""
+        if NUM_WORDS not in self.inputs.column_names:
+            return {}
+        known = [row for row in rows if 0 <= row < len(self)]  # what is no row at all the pool refuses
+        found = self.inputs.select_columns([NUM_WORDS]).with_format(None)[known][NUM_WORDS]
+        return dict(zip(known, found, strict=True))
 
     def _parse(self, label: object, num_labels: int | None, problem_type: str | None) -> Label:
         if isinstance(label, str):
@@ -132,6 +153,35 @@ class PoolDataset:
             "inputs": _content_hash(self.inputs),
             "labels": hashlib.blake2b(repr(self.labels).encode(), digest_size=16).hexdigest(),
         }
+
+
+def parse_tags(label: object, names: Sequence[str], num_words: int | None) -> list[int]:
+    """Return the tags of a row as class numbers.
+
+    Args:
+        label: A list with the number or the name of a class for each word.
+        names: Of the classes, in order.
+        num_words: How many words the row has; None where nobody knows.
+
+    Raises:
+        ValueError: not a list, of another length, or with something that is no class.
+    """
+    plain = label.tolist() if hasattr(label, "tolist") else label
+    if not isinstance(plain, list | tuple):
+        raise ValueError(f"{plain!r} is not a list of tags. Give a list with one tag for each word.")
+    if num_words is not None and len(plain) != num_words:
+        raise ValueError(f"found {len(plain)} tags for {num_words} words. Give one tag for each word.")
+    positions = {name: number for number, name in enumerate(names)}
+    tags = [positions.get(tag, -1) if isinstance(tag, str) else tag for tag in plain]
+    for word, tag in enumerate(tags):
+        whole = isinstance(tag, int | float) and not isinstance(tag, bool) and tag == tag // 1
+        if not whole or not 0 <= tag < len(names):
+            shown = ", ".join([*names[:12], *(["..."] if len(names) > 12 else [])])
+            raise ValueError(
+                f"the tag {plain[word]!r} of word {word} is outside the {len(names)} classes. Give the name of a class "
+                f"({shown}), or its number, from 0 to {len(names) - 1}."
+            )
+    return [int(tag) for tag in tags]
 
 
 def _is_missing(label: object) -> bool:

@@ -98,14 +98,14 @@ def load_digits_images() -> DatasetDict:
     )
 
 
-def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the model."""
+def load_tokenizer(arguments: ModelArguments, **options: Any) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of the model, made with `options` beside its own."""
     source = arguments.processor_name_or_path or arguments.model_name_or_path
     if source is None:
         raise ValueError("A model made from `model_config` has no tokenizer. Name one with `processor_name_or_path`.")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, revision=arguments.model_revision, trust_remote_code=arguments.trust_remote_code
+            source, revision=arguments.model_revision, trust_remote_code=arguments.trust_remote_code, **options
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"Cannot load the tokenizer of {source}: {_first_line(error)}") from error
@@ -337,10 +337,11 @@ def _set_aside(pool: Dataset, arguments: DataArguments, label_column: str | None
 
 
 def _labeled_rows(pool: Dataset, label_column: str | None) -> list[int]:
-    column = label_column or next((name for name in ("labels", "label") if name in pool.column_names), None)
+    known = ("labels", "label", "ner_tags", "tags")
+    column = label_column or next((name for name in known if name in pool.column_names), None)
     if column is None or column not in pool.column_names:
         return list(range(len(pool)))  # which column it is is asked, and refused, later
-    missing = (None, -100, -1, "")
+    missing: tuple[object, ...] = (None, -100, -1, "", [])
     return [row for row, label in enumerate(pool[column]) if label not in missing and label == label]
 
 

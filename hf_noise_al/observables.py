@@ -13,6 +13,9 @@ from .sharding import class_name
 Observable: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 """``(model, inputs) -> (B, D)``, one row per example of the batch."""
 
+WORD_STARTS = "word_starts"
+"""Input beside those of the model, where rows are sentences of words: which word begins at a token, or -1: (B, T)."""
+
 _HEAD_TYPES = ("Linear", "Conv1D", "Conv2d", "Conv1d", "Bilinear", "Embedding")
 
 
@@ -25,13 +28,18 @@ def check_observable(observable: object) -> None:
         )
 
 
+def model_outputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the logits of `model`; what `inputs` say beside the model's own inputs stays out of its way."""
+    return _logits(model(**{name: value for name, value in inputs.items() if name != WORD_STARTS}))
+
+
 def probabilities(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Return class probabilities: softmax, or sigmoid where the model's ``problem_type`` is multi-label: (B, C).
 
     Raises:
         ValueError: the model is a regression model, or it has more than one row of outputs per example.
     """
-    return _class_probabilities(model, _logits(model(**inputs)))
+    return _class_probabilities(model, model_outputs(model, inputs))
 
 
 def features(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -39,7 +47,8 @@ def features(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
     The head is the last linear layer or convolution that runs outside the model's ``base_model`` (anywhere, in a
     plain module). Where it runs at every position (GPT-2's ``score``), the features are those of the position whose
-    output became the logits.
+    output became the logits; where each position has logits of its own, the mean over the words that begin there
+    (``inputs["word_starts"]``).
     """
     return _logits_and_features(model, inputs)[1]
 
@@ -77,6 +86,12 @@ def is_regression(model: nn.Module) -> bool:
     return _problem_type(model) == "regression" or (num_labels == 1 and not is_multi_label(model))
 
 
+def mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the positions where `mask` is true, zero where it never is: (B, T, ...) -> (B, ...)."""
+    weights = mask.to(values.dtype)
+    return torch.einsum("bt...,bt->b...", values, weights / weights.sum(dim=1, keepdim=True).clamp(min=1))
+
+
 def names_in_base_model(model: nn.Module) -> set[str]:
     """Return the names of the modules that are part of the model's ``base_model``; empty for a plain module."""
     base = _base_model(model)
@@ -90,7 +105,7 @@ def _class_probabilities(model: nn.Module, logits: Tensor) -> Tensor:
     if logits.ndim != 2:
         raise ValueError(
             f"Class probabilities need logits of shape (batch, classes), found {tuple(logits.shape)}. "
-            "Pass an `observable` that returns one row per example."
+            "Pass an `observable` that returns one row per example, such as `word_probabilities` for sentences."
         )
     if is_multi_label(model):
         return logits.sigmoid()
@@ -111,7 +126,7 @@ def _logits_and_features(model: nn.Module, inputs: Mapping[str, Tensor]) -> tupl
 
     handles = [module.register_forward_hook(remember, with_kwargs=True) for module in _possible_heads(model)]
     try:
-        logits = _logits(model(**inputs))
+        logits = model_outputs(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -120,7 +135,7 @@ def _logits_and_features(model: nn.Module, inputs: Mapping[str, Tensor]) -> tupl
             f"Found no output head in {class_name(model)}: no linear layer or convolution ran outside its base "
             "model. Pass an `observable` of your own."
         )
-    return logits, _rows_behind(logits, *called[-1])
+    return logits, _rows_behind(logits, *called[-1], inputs.get(WORD_STARTS))
 
 
 def _problem_type(model: nn.Module) -> object:
@@ -155,8 +170,10 @@ def _logits(outputs: object) -> Tensor:
     return found if found.dtype == torch.float64 else found.float()
 
 
-def _rows_behind(logits: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+def _rows_behind(logits: Tensor, inputs: Tensor, outputs: Tensor, word_starts: Tensor | None = None) -> Tensor:
     """Return the rows of the head's `inputs` that became the `logits`."""
+    if word_starts is not None and inputs.shape[:-1] == logits.shape[:-1] == word_starts.shape:
+        inputs = mean_where(inputs, word_starts >= 0)
     if inputs.ndim > 2 and logits.ndim == 2 and outputs.ndim == 3 and outputs.shape[-1] == logits.shape[1]:
         same = torch.isclose(outputs.to(logits.dtype), logits[:, None, :], rtol=0, atol=0, equal_nan=True).all(dim=2)
         if bool(same.any(dim=1).all()):

@@ -19,14 +19,14 @@ FILE_ROW = "file_row"
 def write_query_file(
     path: Path, dataset: Dataset, rows: Sequence[int], scores: Sequence[float | None], labels: Sequence[Label | None]
 ) -> None:
-    """Write one JSON object a line, best first: row, score, label (null until it is given), texts or path.
+    """Write one JSON object a line, best first: row, score, label (null until it is given), texts, words or path.
 
     Labels that somebody typed into an earlier version of the file stay in it; a file that could not keep them all is
     renamed, not replaced.
 
     Args:
         path: The file, replaced atomically.
-        dataset: The user's data set without labels; its string columns, image paths and ``file_row`` are shown.
+        dataset: The user's data set without labels; texts, words, image paths and ``file_row`` of it are shown.
         rows: Rows of it.
         scores: One per row.
         labels: One per row.
@@ -56,9 +56,11 @@ def _typed_labels(path: Path) -> dict[int, Label] | None:
         return None
 
 
-def _shown(dataset: Dataset, rows: Sequence[int]) -> list[dict[str, str | int | None]]:
+def _shown(dataset: Dataset, rows: Sequence[int]) -> list[dict[str, str | list[str] | int | None]]:
     kinds = [(name, kind) for name, kind in dataset.features.items() if name not in ("row", "score", "label")]
-    texts = [name for name, kind in kinds if isinstance(kind, Value) and kind.dtype in ("string", "large_string")]
+    texts = [
+        name for name, kind in kinds if _is_text(kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind))
+    ]
     texts += [name for name, _ in kinds if name == FILE_ROW]
     images = [name for name, kind in kinds if isinstance(kind, Image)]
     if not texts and not images:
@@ -68,3 +70,7 @@ def _shown(dataset: Dataset, rows: Sequence[int]) -> list[dict[str, str | int | 
         {name: value["path"] if name in images and value is not None else value for name, value in row.items()}
         for row in table.to_pylist()
     ]
+
+
+def _is_text(kind: object) -> bool:
+    return isinstance(kind, Value) and kind.dtype in ("string", "large_string")

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from transformers import TrainingArguments
 
 from .arguments import DataArguments, ModelArguments, RunArguments
+from .tasks import TASKS
 
 _OFTEN_SET = (
     "output_dir",
@@ -61,6 +62,7 @@ def _entry(item: dataclasses.Field[Any], hint: Any, width: int) -> str:
     default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
     shown = "" if default is None or default is dataclasses.MISSING or default == "" else f" [{_plain(default)}]"
     text = " ".join(str(item.metadata.get("help", "")).replace("%%", "%").split())
+    text = text.replace("{tasks}", ", ".join(TASKS))
     text = textwrap.shorten(text, 300, placeholder=" ...")
     body = textwrap.fill(f"{text}{shown}".strip(), width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return f"  --{item.name} {_kind(hint)}".rstrip() + (f"\n{body}" if body.strip() else "")

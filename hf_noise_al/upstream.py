@@ -2,9 +2,10 @@
 
 Upstream names relied on, each pinned by a test: ``Trainer.model_accepts_loss_kwargs``, ``Trainer._get_output_dir``,
 ``Trainer._push_from_checkpoint``, ``Trainer._save``, ``Trainer._load_from_checkpoint``,
-``Trainer._remove_unused_columns``, ``Trainer._hp_search_setup``, ``Trainer._prepare_inputs``,
-``Accelerator._models``, ``Accelerator.prepare`` (replaced on the instance), ``model._is_accelerate_prepared``,
-``model._original_forward``, ``model._no_split_modules``, ``deepspeed_init``.
+``Trainer._remove_unused_columns``, ``Trainer._set_signature_columns_if_needed``, ``Trainer._signature_columns``,
+``Trainer._hp_search_setup``, ``Trainer._prepare_inputs``, ``Accelerator._models``, ``Accelerator.prepare`` (replaced
+on the instance), ``model._is_accelerate_prepared``, ``model._original_forward``, ``model._no_split_modules``,
+``deepspeed_init``.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class UpstreamTrainer(Trainer):
     model: Any
     model_init: Any
     deepspeed: Any
+    _signature_columns: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,6 +52,16 @@ class UpstreamTrainer(Trainer):
             self.model_accepts_loss_kwargs = False
         self._round_folder: Path | None = None
         self._trial_of_run: Any = None
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep what the data collator reads beside the model's inputs: the attribute ``columns``, where it has one."""
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *_read_beside(self.data_collator)]))
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Keep what only observables read away from the model."""
+        known = {name: value for name, value in inputs.items() if name not in _read_beside(self.data_collator)}
+        return super().prediction_step(model, known, *args, **kwargs)
 
     def _refuse_what_cannot_work(self) -> None:
         if not isinstance(self.args, ActiveTrainingArguments):
@@ -316,6 +328,11 @@ class UpstreamTrainer(Trainer):
             yield
         finally:
             self.args.output_dir = output_dir
+
+
+def _read_beside(collator: object) -> tuple[str, ...]:
+    """Return the columns that a data collator reads and hands to observables alone, as it says in ``columns``."""
+    return tuple(getattr(collator, "columns", ()))
 
 
 def _log_as_transformers_does(args: ActiveTrainingArguments) -> None:

@@ -35,6 +35,7 @@ LAYERS = {
     "sharding": 1,
     "state": 1,
     "uncertainty": 1,
+    "word_observables": 1,
     "acquisition": 2,
     "annotators": 2,
     "labeled_split": 2,

@@ -33,6 +33,12 @@ def test_pairs_and_large_strings_are_texts(tmp_path: Path) -> None:
     assert read(tmp_path / "q.jsonl")[0] == {"row": 0, "score": 1.0, "label": None, "a": "x", "b": "y"}
 
 
+def test_words_of_sentences_are_shown(tmp_path: Path) -> None:
+    dataset = Dataset.from_dict({"tokens": [["a", "b"], ["c"]], "input_ids": [[1], [2]]})
+    write_query_file(tmp_path / "q.jsonl", dataset, [1], [1.0], [[0]])
+    assert read(tmp_path / "q.jsonl") == [{"row": 1, "score": 1.0, "label": [0], "tokens": ["c"]}]
+
+
 def test_images_are_shown_by_their_path(tmp_path: Path) -> None:
     PillowImage.new("L", (2, 2)).save(tmp_path / "one.png")
     dataset = Dataset.from_dict({"image": [str(tmp_path / "one.png"), None]}).cast_column("image", Image())

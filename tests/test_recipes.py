@@ -10,6 +10,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import Sequence as SequenceFeature
 
 from hf_noise_al.arguments import parse
 from hf_noise_al.cli import main
@@ -33,8 +34,8 @@ def header(path: Path) -> list[str]:
     return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
 
 
-def test_there_are_ten_recipes_and_the_command_finds_them_all() -> None:
-    assert len(RECIPES) == 10
+def test_there_are_fourteen_recipes_and_the_command_finds_them_all() -> None:
+    assert len(RECIPES) == 14
     assert list(list_recipes()) == NAMES
 
 
@@ -85,7 +86,7 @@ def test_the_table_lists_every_recipe_with_its_first_line() -> None:
 def stand_in(recipe: dict[str, Any], folder: Path) -> Path:
     """Save a little data with the splits and the columns of the recipe's data on the Hub."""
     generator = np.random.default_rng(0)
-    num_classes = GLUE_CLASSES.get(recipe["dataset_config_name"], 2)
+    num_classes = GLUE_CLASSES.get(recipe.get("dataset_config_name"), 2)
     label = ClassLabel(num_classes=num_classes) if num_classes else Value("float32")
     texts = [recipe[role] for role in ("text_column", "text_pair_column") if role in recipe]
     features = Features(
@@ -101,8 +102,41 @@ def stand_in(recipe: dict[str, Any], folder: Path) -> Path:
         return Dataset.from_dict(columns, features=features)
 
     parts = {name: split(9) for name in recipe.get("eval_split", ["validation"])}
-    DatasetDict({"train": split(40), **parts, "test": split(5, labeled=False)}).save_to_disk(folder)
+    splits = {"test": split(5, labeled=False), "train": split(40), **parts}
+    if recipe["label_column"] == "label_text":  # names beside the numbers
+        splits = {name: rows.rename_column("label_text", "label") for name, rows in splits.items()}
+        splits = {
+            name: rows.add_column("label_text", [f"about {label}" for label in rows["label"]])
+            for name, rows in splits.items()
+        }
+    DatasetDict(splits).save_to_disk(folder)
     return folder
+
+
+def stand_in_of_words(recipe: dict[str, Any], folder: Path) -> Path:
+    """Save a few sentences with the splits and the columns of CoNLL-2003."""
+    generator = np.random.default_rng(0)
+    names = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
+    tags = {name: SequenceFeature(ClassLabel(names=names)) for name in ("pos_tags", "chunk_tags", "ner_tags")}
+    features = Features({"id": Value("string"), "tokens": SequenceFeature(Value("string")), **tags})
+
+    def split(rows: int) -> Dataset:
+        lengths = generator.integers(1, 9, rows).tolist()
+        words = [generator.choice(["the", "Dog", "was", "in", "Rome"], length).tolist() for length in lengths]
+        columns = {name: [generator.integers(9, size=length).tolist() for length in lengths] for name in tags}
+        return Dataset.from_dict({"id": list(map(str, range(rows))), "tokens": words, **columns}, features=features)
+
+    DatasetDict({name: split(rows) for name, rows in (("train", 40), ("validation", 9), ("test", 5))}).save_to_disk(
+        folder
+    )
+    return folder
+
+
+STAND_INS = {
+    "text_classification": stand_in,
+    "text_regression": stand_in,
+    "token_classification": stand_in_of_words,
+}
 
 
 @each_recipe
@@ -123,8 +157,9 @@ def test_runs_on_a_stand_in(path: Path, tmp_path: Path, tiny_bert_folder: Path) 
     if "seeds" in recipe:
         recipe["seeds"] = [0]
         flags["seeds"] = 0
-    if recipe["dataset_name"] == "nyu-mll/glue":
-        flags |= {"dataset_name": stand_in(recipe, tmp_path / "data"), "model_name_or_path": tiny_bert_folder}
+    make = STAND_INS.get(recipe["task"])
+    if make is not None:
+        flags |= {"dataset_name": make(recipe, tmp_path / "data"), "model_name_or_path": tiny_bert_folder}
 
     words = ["run", str(path), *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]
     assert main(words) == 0

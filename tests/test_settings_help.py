@@ -5,6 +5,7 @@ import dataclasses
 from hf_noise_al import ActiveTrainingArguments
 from hf_noise_al.arguments import DataArguments, ModelArguments, RunArguments
 from hf_noise_al.settings_help import describe_settings
+from hf_noise_al.tasks import TASKS
 
 
 def test_every_setting_is_listed() -> None:
@@ -12,6 +13,11 @@ def test_every_setting_is_listed() -> None:
     for cls in (ModelArguments, DataArguments, RunArguments):
         for item in dataclasses.fields(cls):
             assert not item.init or item.name in text, item.name
+
+
+def test_the_tasks_are_listed() -> None:
+    text = " ".join(describe_settings("run").split())
+    assert f"What is learned: {', '.join(TASKS)}." in text
 
 
 def test_ours_come_before_those_of_transformers() -> None:

@@ -12,7 +12,7 @@ import torch
 import transformers.trainer
 from accelerate.state import AcceleratorState
 from huggingface_hub.utils import filter_repo_objects
-from tiny_run import assert_same_outcome, make_model, make_pool, make_trainer, outcome
+from tiny_run import assert_same_outcome, collate, make_model, make_pool, make_trainer, outcome
 from torch import nn
 from transformers import Trainer
 from transformers.integrations.deepspeed import deepspeed_init
@@ -315,6 +315,23 @@ def test_nothing_of_the_run_is_uploaded_while_it_trains(tmp_path: Path, uploads:
         assert "last-checkpoint:trainer_state.json" in uploads[-1]
 
 
+@pytest.mark.parametrize("columns", [(), ("text",)])
+def test_what_the_collator_reads_stays_in_the_rows_and_out_of_the_model(
+    tmp_path: Path, columns: tuple[str, ...]
+) -> None:
+    seen: list[set[str]] = []
+
+    class Collator:
+        def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+            seen.append(set(rows[0]))
+            return {**collate(rows), **{name: [row[name] for row in rows] for name in self.columns}}
+
+    Collator.columns = columns  # type: ignore[attr-defined]
+    trainer = make_trainer(tmp_path, trainer={"data_collator": Collator()})
+    trainer.evaluate()
+    assert seen and all(names == {"input_ids", "attention_mask", "label", *columns} for names in seen)
+
+
 # ---- names of upstream -----------------------------------------------------------------------------------------------
 
 
@@ -326,6 +343,7 @@ def test_nothing_of_the_run_is_uploaded_while_it_trains(tmp_path: Path, uploads:
         ("_save", ["output_dir"]),
         ("_load_from_checkpoint", ["resume_from_checkpoint"]),
         ("_remove_unused_columns", ["dataset", "description"]),
+        ("_set_signature_columns_if_needed", []),
         ("_hp_search_setup", ["trial"]),
         ("_prepare_inputs", ["inputs"]),
         ("call_model_init", ["trial"]),
@@ -348,6 +366,8 @@ def test_private_attributes_are_there(tmp_path: Path) -> None:
     )
     assert isinstance(trainer.model_accepts_loss_kwargs, bool)
     assert trainer.accelerator._models == []
+    trainer._set_signature_columns_if_needed()
+    assert {"input_ids", "labels", "label_ids"} <= set(trainer._signature_columns)
     looked = make_trainer(tmp_path / "b", bf16=True)
     looked.evaluate()
     assert {"_original_forward", "forward"} <= looked.model.__dict__.keys()

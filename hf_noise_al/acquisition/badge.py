@@ -14,6 +14,7 @@ from ..observables import (
     split_probabilities_and_features,
 )
 from ..selection import check_finite, check_size, k_means_plus_plus_of_products, row_norms
+from ..word_observables import check_one_answer_each
 from .base import Acquisition, Candidates, Query
 
 
@@ -30,6 +31,7 @@ class BADGE(Acquisition):
         """Return candidates drawn by k-means++ seeding; scores are lengths of their gradient embeddings."""
         check_size(query_size, candidates.size)
         _check_one_class_each(candidates.model)
+        check_one_answer_each(candidates.observable, "BADGE takes the gradient of one answer per example")
         rows = candidates.observe(probabilities_and_features, "probabilities and features")
         check_finite(rows)
         probabilities, features = split_probabilities_and_features(rows)

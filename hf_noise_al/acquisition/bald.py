@@ -11,6 +11,7 @@ from ..dropout import check_dropout, with_dropout
 from ..observables import is_multi_label, is_regression, probabilities
 from ..selection import check_finite, check_size, check_whole_number, top_k
 from ..uncertainty import bald
+from ..word_observables import check_one_answer_each
 from .base import Acquisition, Candidates, Query
 
 
@@ -41,6 +42,7 @@ class BALD(Acquisition):
                 f"BALD compares class probabilities, and this {type(candidates.model).__name__} is a regression "
                 "model. Use 'noise_stability' or 'core_set'."
             )
+        check_one_answer_each(candidates.observable, "BALD compares the class probabilities of an example")
         check_dropout(candidates.model)
         draw = int(torch.randint(2**63 - 1, (), generator=generator))
         scores = bald(self._sample(candidates, f"{draw}/{k}", k) for k in range(self.num_samples))

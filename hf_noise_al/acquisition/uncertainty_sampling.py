@@ -11,23 +11,33 @@ from torch import Tensor
 from ..observables import is_multi_label, probabilities
 from ..selection import check_finite, check_size, top_k
 from ..uncertainty import entropy, least_confidence, margin
+from ..word_observables import ProbabilitiesOfParts, mean_over_parts
 from .base import Acquisition, Candidates, Query
 
 
 @dataclass(frozen=True)
 class UncertaintySampling(Acquisition):
-    """Take the highest scores of one forward pass; the mean over labels where the task is multi-label."""
+    """Take the highest scores of one forward pass.
+
+    They are the mean over labels where the task is multi-label, and the mean over words where words are classified.
+    """
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the `query_size` most uncertain candidates."""
         check_size(query_size, candidates.size)
+        scores = self._scores(candidates)
+        return Query(top_k(scores, query_size), scores)
+
+    def _scores(self, candidates: Candidates) -> Tensor:
+        if isinstance(candidates.observable, ProbabilitiesOfParts):
+            means = candidates.observe(mean_over_parts(candidates.observable, self.score), "uncertainty")
+            check_finite(means)
+            return means[:, 0]
         rows = candidates.observe(probabilities, "probabilities")
         check_finite(rows)
         if is_multi_label(candidates.model):
-            scores = self.score(torch.stack([rows, 1 - rows], dim=-1)).mean(dim=-1)
-        else:
-            scores = self.score(rows)
-        return Query(top_k(scores, query_size), scores)
+            return self.score(torch.stack([rows, 1 - rows], dim=-1)).mean(dim=-1)
+        return self.score(rows)
 
     @abstractmethod
     def score(self, probabilities: Tensor) -> Tensor:

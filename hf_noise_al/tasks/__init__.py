@@ -5,7 +5,16 @@ from .image_classification import IMAGE_CLASSIFICATION
 from .targets import Targets
 from .text_classification import TEXT_CLASSIFICATION
 from .text_regression import TEXT_REGRESSION
+from .token_classification import TOKEN_CLASSIFICATION
 
-TASKS: dict[str, Task] = {task.name: task for task in (TEXT_CLASSIFICATION, TEXT_REGRESSION, IMAGE_CLASSIFICATION)}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        TEXT_CLASSIFICATION,
+        TEXT_REGRESSION,
+        TOKEN_CLASSIFICATION,
+        IMAGE_CLASSIFICATION,
+    )
+}
 
 __all__ = ["TASKS", "Prepared", "Targets", "Task"]

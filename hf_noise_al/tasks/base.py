@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from ..arguments import DataArguments, ModelArguments
 from ..observables import Observable
-from .columns import find_label_column
+from .columns import LABELS, find_label_column
 from .metrics import load_metrics
 from .targets import LabelKind, Targets
 
@@ -57,6 +57,10 @@ class Task:
     """(processor) -> what makes a batch of rows."""
     default_metrics: Mapping[str, tuple[str, ...]]
     """Problem type -> names of its metrics."""
+    label_columns: tuple[str, ...] = LABELS
+    """Names of the label column where none is asked for, the first that is there."""
+    check_labels: Callable[[Dataset, Sequence[str], str], None] = lambda data, columns, place: None
+    """(data with its column ``labels``, columns, place) -> nothing; refuses labels that do not fit their rows."""
     load_metrics: Callable[[Sequence[str], Targets], Any] = load_metrics
     """(names, targets) -> `Trainer`'s ``compute_metrics``, with a method ``names()`` for the names of its numbers."""
     model_fields: Callable[[Any], Mapping[str, Any]] = lambda processor: {}
@@ -83,7 +87,7 @@ class Task:
         Rows of the pool without label keep None; everything that cannot be used is refused here, before any training.
         """
         sets = {"": evaluation} if isinstance(evaluation, Dataset) else dict(evaluation)
-        column = find_label_column(pool, label_column)
+        column = find_label_column(pool, label_column, self.label_columns)
         inputs = self.find_columns(pool, arguments, column)
         places = {"the pool": pool, **{f"the evaluation set {name}".rstrip(): part for name, part in sets.items()}}
         for place, part in places.items():
@@ -93,6 +97,7 @@ class Task:
 
         def finish(part: Dataset, place: str, complete: bool) -> Dataset:
             labeled = self.labels.apply(part, column, targets, place, complete)
+            self.check_labels(labeled, inputs, place)
             return self.encode(labeled, inputs, processor, arguments)
 
         return Prepared(
@@ -113,13 +118,14 @@ class Task:
 
         Nothing is measured, so there is no evaluation set and a pool without any label column will do.
         """
-        if label_column is None and not {"labels", "label"} & set(pool.column_names):
+        if label_column is None and not set(self.label_columns) & set(pool.column_names):
             pool = pool.add_column("labels", [None] * len(pool))
-        column = find_label_column(pool, label_column)
+        column = find_label_column(pool, label_column, self.label_columns)
         inputs = self.find_columns(pool, arguments, column)
         self.check(pool, inputs, "the pool")
         targets = self.labels.trained(pool, column, config, arguments)
         labeled = self.labels.apply(pool, column, targets, "the pool", False)
+        self.check_labels(labeled, inputs, "the pool")
         return Prepared(self.encode(labeled, inputs, processor, arguments), {}, targets)
 
 

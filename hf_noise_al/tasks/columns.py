@@ -16,13 +16,14 @@ TEXT_PAIRS = (
 )
 TEXTS = ("text", "sentence")
 IMAGES = ("image", "img")
+LABELS = ("labels", "label")
 
 
-def find_label_column(dataset: Dataset, label_column: str | None) -> str:
-    """Return the label column: the one asked for, else ``labels``, else ``label``."""
+def find_label_column(dataset: Dataset, label_column: str | None, names: Sequence[str] = LABELS) -> str:
+    """Return the label column: the one asked for, else the first of `names` that is there."""
     if label_column is not None:
         return require_column(dataset, label_column, "label_column")
-    for name in ("labels", "label"):
+    for name in names:
         if name in dataset.column_names:
             return name
     raise ValueError(
