@@ -1,5 +1,6 @@
 """Every recipe is found, has its header, can be parsed, and runs for one tiny round and a query on a local stand-in."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from tiny_images import SMALL, make_images
+from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from hf_noise_al.arguments import parse
 from hf_noise_al.cli import main
@@ -33,8 +36,8 @@ def header(path: Path) -> list[str]:
     return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
 
 
-def test_there_are_ten_recipes_and_the_command_finds_them_all() -> None:
-    assert len(RECIPES) == 10
+def test_there_are_sixteen_recipes_and_the_command_finds_them_all() -> None:
+    assert len(RECIPES) == 16
     assert list(list_recipes()) == NAMES
 
 
@@ -105,6 +108,30 @@ def stand_in(recipe: dict[str, Any], folder: Path) -> Path:
     return folder
 
 
+def image_stand_in(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Save a few images with the columns and the splits of the recipe's; return flags for them and a small network."""
+    columns = recipe["image_column"], recipe["label_column"]
+    mode = "L" if recipe["dataset_name"] == "ylecun/mnist" else "RGB"
+    size = recipe.get("image_size", 40)
+
+    def split(rows: int) -> Dataset:
+        images = make_images(rows, size, mode, classes=4, columns=columns)
+        return images.add_column("coarse_label", [0] * rows) if "fine_label" in columns else images
+
+    parts = {"train": split(40), **{name: split(9) for name in recipe.get("eval_split", [])}}
+    DatasetDict(parts).save_to_disk(folder / "data")
+    flags = {"dataset_name": folder / "data", "max_steps": 2}
+    if "model_name_or_path" in recipe:
+        ResNetForImageClassification(
+            ResNetConfig(embedding_size=4, hidden_sizes=[4, 4], depths=[1, 1], layer_type="basic")
+        ).save_pretrained(folder / "model")
+        ViTImageProcessor(size={"height": 40, "width": 40}).save_pretrained(folder / "model")
+        return flags | {"model_name_or_path": folder / "model"}
+    kind = recipe["model_config"]["model_type"]
+    own = {} if kind == "small_cnn" else SMALL[kind]
+    return flags | {"model_config": json.dumps({"model_type": kind, **own})}
+
+
 @each_recipe
 def test_runs_on_a_stand_in(path: Path, tmp_path: Path, tiny_bert_folder: Path) -> None:
     recipe = yaml.safe_load(path.read_text())
@@ -125,6 +152,8 @@ def test_runs_on_a_stand_in(path: Path, tmp_path: Path, tiny_bert_folder: Path) 
         flags["seeds"] = 0
     if recipe["dataset_name"] == "nyu-mll/glue":
         flags |= {"dataset_name": stand_in(recipe, tmp_path / "data"), "model_name_or_path": tiny_bert_folder}
+    elif path.parent.name == "images":
+        flags |= image_stand_in(recipe, tmp_path)
 
     words = ["run", str(path), *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]
     assert main(words) == 0
