@@ -34,15 +34,10 @@ def make_pixels(label: int, size: int, generator: np.random.Generator) -> np.nda
 
 
 def make_images(
-    rows: int,
-    size: int = 8,
-    mode: str = "L",
-    classes: int = 2,
-    seed: int = 0,
-    label: str = "label",
-    image: str = "image",
+    rows: int, size: int = 8, mode: str = "L", classes: int = 2, seed: int = 0, columns: tuple[str, str] = COLUMNS
 ) -> Dataset:
     """Return images of `mode`, stored as PNG files, with their classes."""
+    image, label = columns
     generator = np.random.default_rng(seed)
     labels = generator.integers(classes, size=rows).tolist()
     images = [PIL.Image.fromarray(make_pixels(value, size, generator)).convert(mode) for value in labels]
