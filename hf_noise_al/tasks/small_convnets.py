@@ -2,7 +2,8 @@
 
 Both are stages of convolutions that end in 2 x 2 max pooling, then dense layers, then the output head; transformers
 has neither. They are made by ``model_config`` with ``model_type: small_vgg`` or ``model_type: small_cnn``, saved,
-loaded and pushed as any other model.
+loaded and pushed as any other model. ``AutoModelForImageClassification.from_pretrained`` knows them, and the network of
+`small_resnet`, after ``import hf_noise_al.tasks``.
 """
 
 from __future__ import annotations
