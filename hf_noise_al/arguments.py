@@ -14,6 +14,8 @@ from transformers import HfArgumentParser
 from .recipe import InvalidArgument, Setting, did_you_mean, read_recipe
 from .training_args import ActiveTrainingArguments
 
+AUGMENTATIONS = ("flip", "crop")
+
 
 @dataclass
 class ModelArguments:
@@ -91,6 +93,14 @@ class DataArguments:
     image_size: int | None = field(
         default=None, metadata={"help": "Height and width that images are resized to, where there is no processor."}
     )
+    augmentation: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Random changes of the images that are trained on, and of no others: flip (left to right), crop "
+            "(moved by up to crop_padding pixels)."
+        },
+    )
+    crop_padding: int = field(default=4, metadata={"help": "Zeros around an image before it is cropped."})
     metric: list[str] | None = field(
         default=None,
         metadata={"help": "Metrics by their names in `evaluate`, such as `accuracy f1` or `glue/mrpc`."},
@@ -107,7 +117,13 @@ class DataArguments:
             raise InvalidArgument("No data is named. Set `dataset_name` (a Hub id, a folder or a file).")
         if not 0 < self.validation_fraction < 1:
             raise InvalidArgument(f"`validation_fraction` is {self.validation_fraction}. Set it between 0 and 1.")
-        for name in ("max_train_samples", "max_eval_samples", "max_seq_length", "image_size"):
+        for word in self.augmentation or ():
+            if word not in AUGMENTATIONS:
+                raise InvalidArgument(
+                    f"Unknown `augmentation` {word}.{did_you_mean(word, AUGMENTATIONS)} "
+                    f"There are: {', '.join(AUGMENTATIONS)}."
+                )
+        for name in ("max_train_samples", "max_eval_samples", "max_seq_length", "image_size", "crop_padding"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidArgument(f"`{name}` is {value}. Set it to at least 1.")

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from torch import nn
 
 from .acquisition import Acquisition
+from .augmentation import Augmentation
 from .observables import Observable
 from .sharding import class_name, global_numel
 from .training_args import ActiveTrainingArguments
@@ -32,6 +33,7 @@ def run_fingerprint(
     model: nn.Module,
     acquisition: Acquisition,
     observable: Observable | None,
+    augmentation: Augmentation | None = None,
 ) -> dict[str, object]:
     """Return the fingerprint as plain JSON, flat, so that a difference can be named."""
     config = getattr(model, "config", None)
@@ -40,6 +42,7 @@ def run_fingerprint(
         **{name: getattr(args, name) for name in ARGUMENTS if hasattr(args, name)},
         "acquisition": describe(acquisition),
         "observable": None if observable is None else _name(observable),
+        "augmentation": repr(augmentation) if is_dataclass(augmentation) else augmentation and _name(augmentation),
         "model": class_name(model),
         "model.num_labels": getattr(config, "num_labels", None),
         "model.parameters": sum(map(global_numel, model.parameters())),

@@ -112,6 +112,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             compute_metrics=metrics,
             preprocess_logits_for_metrics=task.preprocess_logits,
             observable=task.observable,
+            augmentation=task.augmentation(data, ready),
             callbacks=[*task.callbacks(), CurveWriter(curve, folder / FILE_NAME)],
         )
         trainer.remove_callback(PrinterCallback)  # without progress bars it prints every log entry as a dict

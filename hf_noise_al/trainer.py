@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
+from torch import nn
 from transformers import Trainer, set_seed
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.logging import get_logger
 
 from .acquisition import Acquisition, Candidates, Query
 from .annotators import Annotator, HeldOutLabels
+from .augmentation import Augmentation, batch_generator
 from .fingerprint import run_fingerprint
 from .history import RoundRecord
 from .initial_set import initial_set
@@ -47,6 +49,7 @@ class ActiveTrainer(UpstreamTrainer):
         annotator: Who answers queries in `train`.
         acquisition: How queries are chosen; None takes ``args.acquisition`` and ``args.acquisition_kwargs``.
         observable: What a query looks at; None takes class probabilities, or the features of a regression model.
+        augmentation: Changes the batches that are trained on, see `hf_noise_al.augmentation`; none by default.
         trainer_args, trainer_kwargs: As for `transformers.Trainer`; `args` is an `ActiveTrainingArguments`.
 
     Raises:
@@ -59,6 +62,7 @@ class ActiveTrainer(UpstreamTrainer):
         annotator: Annotator | None = None,
         acquisition: Acquisition | None = None,
         observable: Observable | None = None,
+        augmentation: Augmentation | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         super().__init__(*trainer_args, **trainer_kwargs)
@@ -66,6 +70,8 @@ class ActiveTrainer(UpstreamTrainer):
         self.annotator = annotator
         self.acquisition = acquisition or self.args.make_acquisition()
         self.observable = observable
+        self.augmentation = augmentation
+        self._batch_of_step = (-1, 0)
         given = {row: label for row, label in enumerate(self.data.labels) if label is not None}
         if len(given) == len(self.data) and annotator is None:
             logger.info("Every row of `train_dataset` has a label: they are held out and revealed when queried.")
@@ -345,7 +351,7 @@ class ActiveTrainer(UpstreamTrainer):
         checkpoint = self._files.begin(number)
         set_seed(self.args.seed)
         model_init = self.model_init
-        self._round_folder = self._files.round_folder(number)
+        self._round_folder, self._batch_of_step = self._files.round_folder(number), (-1, 0)
         try:
             if self.args.warm_start and number > 0:
                 self.model_init = None  # upstream would make a new model
@@ -356,6 +362,20 @@ class ActiveTrainer(UpstreamTrainer):
         seconds = time.perf_counter() - started
         self._files.save(number, output, seconds)
         return output, seconds
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Take one batch forward and back, changed by the augmentation where there is one."""
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs, self._batch_generator())
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        return loss
+
+    def _batch_generator(self) -> torch.Generator:
+        step, batch = self._batch_of_step
+        batch = batch + 1 if step == self.state.global_step else 0
+        self._batch_of_step = (self.state.global_step, batch)
+        number = batch * self.args.world_size + self.args.process_index
+        return batch_generator(self.args.seed, self._state.round, self.state.global_step, number)
 
     def _evaluate_round(self) -> dict[str, float]:
         if self.eval_dataset is None:
@@ -396,7 +416,9 @@ class ActiveTrainer(UpstreamTrainer):
     def _fingerprint(self) -> dict[str, object]:
         if self._data_fingerprint is None:
             self._data_fingerprint = self.data.fingerprint()
-        return run_fingerprint(self._data_fingerprint, self.args, self.model, self.acquisition, self.observable)
+        return run_fingerprint(
+            self._data_fingerprint, self.args, self.model, self.acquisition, self.observable, self.augmentation
+        )
 
     def _write_query_file(self, number: int) -> None:
         known = [a for a in self.pool.annotations if a.round == number and a.row not in self._came_labeled]

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "hf_noise_al"
 # A module imports only from lower layers or its own, never in a circle.
 LAYERS = {
     "_optional": 0,
+    "augmentation": 1,
     "distances": 1,
     "dropout": 1,
     "gradient_sketch": 1,

@@ -1,5 +1,6 @@
 """Every recipe is found, has its header, can be parsed, and runs for one tiny round and a query on a local stand-in."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Sequence as SequenceFeature
+from tiny_images import SMALL, make_images
+from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from hf_noise_al.arguments import parse
 from hf_noise_al.cli import main
@@ -34,8 +37,8 @@ def header(path: Path) -> list[str]:
     return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
 
 
-def test_there_are_fourteen_recipes_and_the_command_finds_them_all() -> None:
-    assert len(RECIPES) == 14
+def test_there_are_twenty_recipes_and_the_command_finds_them_all() -> None:
+    assert len(RECIPES) == 20
     assert list(list_recipes()) == NAMES
 
 
@@ -83,8 +86,8 @@ def test_the_table_lists_every_recipe_with_its_first_line() -> None:
         assert f"| [{name}]({name}) | {title} |" in table, f"recipes/README.md: | [{name}]({name}) | {title} |"
 
 
-def stand_in(recipe: dict[str, Any], folder: Path) -> Path:
-    """Save a little data with the splits and the columns of the recipe's data on the Hub."""
+def text_stand_in(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Save a few texts with the splits and the columns of the recipe's data on the Hub."""
     generator = np.random.default_rng(0)
     num_classes = GLUE_CLASSES.get(recipe.get("dataset_config_name"), 2)
     label = ClassLabel(num_classes=num_classes) if num_classes else Value("float32")
@@ -109,11 +112,11 @@ def stand_in(recipe: dict[str, Any], folder: Path) -> Path:
             name: rows.add_column("label_text", [f"about {label}" for label in rows["label"]])
             for name, rows in splits.items()
         }
-    DatasetDict(splits).save_to_disk(folder)
-    return folder
+    DatasetDict(splits).save_to_disk(folder / "data")
+    return {"dataset_name": folder / "data"}
 
 
-def stand_in_of_words(recipe: dict[str, Any], folder: Path) -> Path:
+def word_stand_in(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Save a few sentences with the splits and the columns of CoNLL-2003."""
     generator = np.random.default_rng(0)
     names = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
@@ -126,17 +129,42 @@ def stand_in_of_words(recipe: dict[str, Any], folder: Path) -> Path:
         columns = {name: [generator.integers(9, size=length).tolist() for length in lengths] for name in tags}
         return Dataset.from_dict({"id": list(map(str, range(rows))), "tokens": words, **columns}, features=features)
 
-    DatasetDict({name: split(rows) for name, rows in (("train", 40), ("validation", 9), ("test", 5))}).save_to_disk(
-        folder
-    )
-    return folder
+    sizes = {"train": 40, "validation": 9, "test": 5}
+    DatasetDict({name: split(rows) for name, rows in sizes.items()}).save_to_disk(folder / "data")
+    return {"dataset_name": folder / "data"}
+
+
+def image_stand_in(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Save a few images with the columns and the splits of the recipe's; return flags for them and a small network."""
+    columns = recipe["image_column"], recipe["label_column"]
+    mode = "L" if recipe["dataset_name"] == "ylecun/mnist" else "RGB"
+    size = recipe.get("image_size", 40)
+
+    def split(rows: int) -> Dataset:
+        images = make_images(rows, size, mode, classes=4, columns=columns)
+        return images.add_column("coarse_label", [0] * rows) if "fine_label" in columns else images
+
+    parts = {"train": split(40), **{name: split(9) for name in recipe.get("eval_split", [])}}
+    DatasetDict(parts).save_to_disk(folder / "data")
+    flags = {"dataset_name": folder / "data", "max_steps": 2}
+    if "model_name_or_path" in recipe:
+        ResNetForImageClassification(
+            ResNetConfig(embedding_size=4, hidden_sizes=[4, 4], depths=[1, 1], layer_type="basic")
+        ).save_pretrained(folder / "model")
+        ViTImageProcessor(size={"height": 40, "width": 40}).save_pretrained(folder / "model")
+        return flags | {"model_name_or_path": folder / "model"}
+    kind = recipe["model_config"]["model_type"]
+    own = {} if kind == "small_cnn" else SMALL[kind]
+    return flags | {"model_config": json.dumps({"model_type": kind, **own})}
 
 
 STAND_INS = {
-    "text_classification": stand_in,
-    "text_regression": stand_in,
-    "token_classification": stand_in_of_words,
+    "glue": text_stand_in,
+    "text": text_stand_in,
+    "conll2003": word_stand_in,
+    "images": image_stand_in,
 }
+"""By the recipe's name, else its folder; what has none runs as it is. Each returns flags."""
 
 
 @each_recipe
@@ -157,9 +185,11 @@ def test_runs_on_a_stand_in(path: Path, tmp_path: Path, tiny_bert_folder: Path) 
     if "seeds" in recipe:
         recipe["seeds"] = [0]
         flags["seeds"] = 0
-    make = STAND_INS.get(recipe["task"])
+    make = STAND_INS.get(path.stem) or STAND_INS.get(path.parent.name)
     if make is not None:
-        flags |= {"dataset_name": make(recipe, tmp_path / "data"), "model_name_or_path": tiny_bert_folder}
+        flags |= make(recipe, tmp_path)
+    if make in (text_stand_in, word_stand_in):
+        flags["model_name_or_path"] = tiny_bert_folder
 
     words = ["run", str(path), *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]
     assert main(words) == 0

@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from ..arguments import DataArguments, ModelArguments
+from ..augmentation import Augmentation
 from ..observables import Observable
 from .columns import LABELS, find_label_column
 from .metrics import load_metrics
@@ -32,6 +33,15 @@ class Prepared:
         if not self.evaluation:
             return None
         return self.evaluation[""] if list(self.evaluation) == [""] else self.evaluation
+
+
+def refuse_augmentation(arguments: DataArguments, prepared: Prepared) -> None:
+    """Return no augmentation, and refuse to be asked for one: the task has none."""
+    if arguments.augmentation:
+        raise ValueError(
+            f"`augmentation: {arguments.augmentation}` is for images to classify: `task: {arguments.task}` has none. "
+            "Leave it out."
+        )
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ class Task:
     """(processor) -> fields of the model's configuration, beside those of the output head."""
     preprocess_logits: Callable[[Any, Any], Any] | None = None
     """`Trainer`'s ``preprocess_logits_for_metrics``."""
+    augmentation: Callable[[DataArguments, Prepared], Augmentation | None] = refuse_augmentation
+    """(arguments, prepared data) -> what changes the batches of training, and nothing else; None changes nothing."""
     callbacks: Callable[[], Sequence[TrainerCallback]] = tuple
     """() -> callbacks of the trainer."""
     hub_name: str = ""
@@ -98,7 +110,7 @@ class Task:
         def finish(part: Dataset, place: str, complete: bool) -> Dataset:
             labeled = self.labels.apply(part, column, targets, place, complete)
             self.check_labels(labeled, inputs, place)
-            return self.encode(labeled, inputs, processor, arguments)
+            return self._encode(labeled, inputs, processor, arguments, place)
 
         return Prepared(
             finish(pool, "the pool", complete=False),
@@ -126,7 +138,15 @@ class Task:
         targets = self.labels.trained(pool, column, config, arguments)
         labeled = self.labels.apply(pool, column, targets, "the pool", False)
         self.check_labels(labeled, inputs, "the pool")
-        return Prepared(self.encode(labeled, inputs, processor, arguments), {}, targets)
+        return Prepared(self._encode(labeled, inputs, processor, arguments, "the pool"), {}, targets)
+
+    def _encode(
+        self, part: Dataset, inputs: Sequence[str], processor: Any, arguments: DataArguments, place: str
+    ) -> Dataset:
+        try:
+            return self.encode(part, inputs, processor, arguments)
+        except ValueError as error:
+            raise ValueError(f"In {place}: {error}") from error
 
 
 def _require_same_columns(part: Dataset, columns: Sequence[str], place: str) -> None:

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from datasets import Array3D, Dataset, Features
+from datasets import Array3D, Dataset, Features, Image
 from transformers import AutoModelForImageClassification
 
 from ..arguments import DataArguments, ModelArguments
+from ..augmentation import ImageAugmentation
 from ..loading import load_image_processor
 from ..observables import probabilities
-from .base import Collator, Task
+from . import small_convnets, small_resnet  # noqa: F401  # recipes name their types
+from .base import Collator, Prepared, Task
 from .columns import find_image_column
 from .targets import CLASSES, MULTI_LABEL, SINGLE_LABEL
 
@@ -41,19 +43,66 @@ def encode_images(dataset: Dataset, columns: Sequence[str], processor: Any, argu
     """Return `dataset` with ``pixel_values``, read as float32 arrays (C, H, W).
 
     A processor whose ``do_convert_rgb`` is False gets gray images, any other one gets RGB.
+
+    Raises:
+        ValueError: an image cannot be decoded, or the processor leaves it in another size than the first.
     """
-    name, gray = columns[0], getattr(processor, "do_convert_rgb", None) is False
+    name, mode = columns[0], "L" if getattr(processor, "do_convert_rgb", None) is False else "RGB"
+    feature = dataset.features[name]
+    stored = dataset.cast_column(name, Image(decode=False)) if isinstance(feature, Image) else dataset
 
-    def encode(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        images = [as_image(value, f"Column `{name}`").convert("L" if gray else "RGB") for value in rows[name]]
+    def encode(rows: Mapping[str, Sequence[Any]], numbers: Sequence[int], shape: tuple[int, ...] = ()) -> Any:
+        images = [
+            read_image(value, feature, mode, f"Column `{name}`, row {number}")
+            for value, number in zip(rows[name], numbers, strict=True)
+        ]
         arrays = [np.asarray(image).reshape(image.height, image.width, -1) for image in images]
-        pixels = processor(arrays, input_data_format="channels_last", return_tensors="np")["pixel_values"]
-        return {"pixel_values": np.asarray(pixels, dtype=np.float32)}
+        pixels = [np.asarray(found, dtype=np.float32) for found in _process(processor, arrays)]
+        for number, found in zip(numbers, pixels, strict=True):
+            if found.shape != (shape or pixels[0].shape):
+                raise ValueError(
+                    f"Column `{name}`, row {number}: the image processor makes an array of {found.shape} of it, and "
+                    f"one of {shape} of row 0. Use a processor that resizes or crops all images to one size."
+                )
+        return {"pixel_values": pixels}
 
-    shape = encode(dataset[:1])["pixel_values"].shape[1:]
+    shape = encode(stored[:1], [0])["pixel_values"][0].shape
     features = Features({**dataset.features, "pixel_values": Array3D(shape, "float32")})
-    encoded = dataset.map(encode, batched=True, batch_size=100, features=features, desc="Reading images")
+    encoded = stored.map(
+        encode,
+        batched=True,
+        with_indices=True,
+        batch_size=100,
+        fn_kwargs={"shape": shape},
+        features=features,
+        desc="Reading images",
+    )
     return encoded.with_format("numpy", columns=["pixel_values"], output_all_columns=True)
+
+
+def _process(processor: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
+    """Return what `processor` makes of images (H, W, C), each (C, H, W)."""
+    return processor(arrays, input_data_format="channels_last")["pixel_values"]
+
+
+def read_image(value: Any, feature: Any, mode: str, where: str) -> PIL.Image.Image:
+    """Return what a column of type `feature` stores as an image of `mode`, as Pillow names modes: "L", "RGB".
+
+    Raises:
+        ValueError: it cannot be found or decoded, or is no image; the message starts with `where`.
+    """
+    if isinstance(feature, Image):
+        try:
+            value = Image(mode=feature.mode).decode_example(value)
+        except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error ...
+            reason = str(error).split(" <_io")[0] or type(error).__name__
+            raise ValueError(
+                f"{where}: cannot read the image ({reason}). Remove the row, or put a whole image file in its place."
+            ) from error
+    image = as_image(value, where)
+    if image.mode.startswith("I;16"):  # converted, everything above 255 would be white
+        image = PIL.Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    return image.convert(mode)
 
 
 def as_image(value: Any, where: str) -> PIL.Image.Image:
@@ -78,6 +127,23 @@ def as_image(value: Any, where: str) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.round(array * scale).astype(np.uint8))
 
 
+def image_augmentation(arguments: DataArguments, prepared: Prepared) -> ImageAugmentation | None:
+    """Return the augmentation that the arguments ask for, or None.
+
+    Raises:
+        ValueError: so much padding that a crop may show nothing of its image.
+    """
+    asked = arguments.augmentation or ()
+    padding = arguments.crop_padding if "crop" in asked else 0
+    height, width = prepared.pool.features["pixel_values"].shape[1:]
+    if padding >= min(height, width):
+        raise ValueError(
+            f"`crop_padding: {padding}` can move images of {height} x {width} pixels out of sight. Lower it; 4 is "
+            "usual for 32 x 32."
+        )
+    return ImageAugmentation(flip="flip" in asked, crop_padding=padding) if asked else None
+
+
 def stack_images(processor: Any) -> Collator:
     """Return what stacks images to a batch, with their labels where they have some."""
 
@@ -100,5 +166,6 @@ IMAGE_CLASSIFICATION = Task(
     check=require_images,
     encode=encode_images,
     collator=stack_images,
+    augmentation=image_augmentation,
     default_metrics={SINGLE_LABEL: ("accuracy", "f1"), MULTI_LABEL: ("f1", "accuracy")},
 )
