@@ -54,7 +54,10 @@ class DataArguments:
 
     task: str = field(
         default="text_classification",
-        metadata={"help": "text_classification, text_regression or image_classification."},
+        metadata={
+            "help": "text_classification, text_regression, image_classification, tabular_regression or "
+            "tabular_classification."
+        },
     )
     dataset_name: str | None = field(
         default=None,
@@ -81,6 +84,15 @@ class DataArguments:
     text_column: str | None = field(default=None, metadata={"help": "Column of the text, or of the first text."})
     text_pair_column: str | None = field(default=None, metadata={"help": "Column of the second text of a pair."})
     image_column: str | None = field(default=None, metadata={"help": "Column of the image."})
+    feature_columns: list[str] | None = field(
+        default=None, metadata={"help": "Input columns of a tabular task; default: all but the label."}
+    )
+    ignore_columns: list[str] | None = field(
+        default=None, metadata={"help": "Columns that are no input of a tabular task, such as row numbers and names."}
+    )
+    categorical_columns: list[str] | None = field(
+        default=None, metadata={"help": "Columns of numbers that a tabular task reads as categories, such as codes."}
+    )
     class_names: list[str] | None = field(
         default=None,
         metadata={"help": "The classes in their order, where the data does not name them (such as an unlabeled pool)."},
