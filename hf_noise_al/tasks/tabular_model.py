@@ -78,7 +78,7 @@ class TabularMLPPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.kaiming_uniform_(module.weight, a=5**0.5)  # as PyTorch does: wider ones remember few rows by heart
             nn.init.zeros_(module.bias)
         elif isinstance(module, TargetScale):
             nn.init.zeros_(module.mean)

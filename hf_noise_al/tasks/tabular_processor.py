@@ -92,7 +92,7 @@ class TabularProcessor(FeatureExtractionMixin):  # type: ignore[misc, unused-ign
     def _scaled(self, entry: Mapping[str, Any], values: Sequence[Any], first_row: int) -> NDArray[np.float32]:
         name = entry["column"]
         found = as_numbers(values, f"Column `{name}`", first_row)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             scaled = (np.where(np.isnan(found), entry["median"], found) - entry["mean"]) / entry["scale"]
             narrow: NDArray[np.float32] = scaled.astype(np.float32)
         if not np.isfinite(narrow).all():
@@ -162,7 +162,10 @@ def _fitted(
     first = len(numbers)
     parts = [("numbers", scaled, range(first)), ("categories", one_hot, range(first, first + len(categories)))]
     table = np.array([*numbers.values(), *categories.values()], dtype=object).T
-    transformer = ColumnTransformer([(name, step, list(at)) for name, step, at in parts if at]).fit(table)
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # such numbers are refused when they are scaled
+        transformer = ColumnTransformer([(name, step, list(at)) for name, step, at in parts if at]).fit(table)
     found_numbers: list[dict[str, Any]] = []
     found_categories: list[dict[str, Any]] = []
     if numbers:
@@ -175,17 +178,7 @@ def _fitted(
     if categories:
         pairs = zip(categories, transformer.named_transformers_["categories"].categories_, strict=True)
         found_categories = [{"column": name, "values": [str(value) for value in values]} for name, values in pairs]
-    _require_finite(found_numbers)
     return found_numbers, found_categories
-
-
-def _require_finite(numbers: Sequence[Mapping[str, Any]]) -> None:
-    for entry in numbers:
-        if not all(math.isfinite(entry[field]) for field in ("median", "mean", "scale")):
-            raise ValueError(
-                f"The numbers of column `{entry['column']}` are too large to be scaled. Divide them, or leave the "
-                f"column out: `ignore_columns: [{entry['column']}]`."
-            )
 
 
 def _one_hot(values: Sequence[str], known: Sequence[str]) -> NDArray[np.float32]:
