@@ -162,9 +162,7 @@ def _fitted(
     first = len(numbers)
     parts = [("numbers", scaled, range(first)), ("categories", one_hot, range(first, first + len(categories)))]
     table = np.array([*numbers.values(), *categories.values()], dtype=object).T
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # such numbers are refused when they are scaled
+    with np.errstate(over="ignore", invalid="ignore"):  # such numbers are refused when they are scaled
         transformer = ColumnTransformer([(name, step, list(at)) for name, step, at in parts if at]).fit(table)
     found_numbers: list[dict[str, Any]] = []
     found_categories: list[dict[str, Any]] = []
