@@ -85,6 +85,15 @@ class DataArguments:
     )
     text_pair_column: str | None = field(default=None, metadata={"help": "Column of the second text of a pair."})
     image_column: str | None = field(default=None, metadata={"help": "Column of the image."})
+    feature_columns: list[str] | None = field(
+        default=None, metadata={"help": "Input columns of a tabular task; default: all but the label."}
+    )
+    ignore_columns: list[str] | None = field(
+        default=None, metadata={"help": "Columns that are no input of a tabular task, such as row numbers and names."}
+    )
+    categorical_columns: list[str] | None = field(
+        default=None, metadata={"help": "Columns of numbers that a tabular task reads as categories, such as codes."}
+    )
     class_names: list[str] | None = field(
         default=None,
         metadata={"help": "The classes in their order, where the data does not name them (such as an unlabeled pool)."},

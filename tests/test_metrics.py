@@ -73,6 +73,29 @@ def test_regression_is_measured_on_the_single_output() -> None:
     assert found["mae"] == pytest.approx(abs(errors).mean())
 
 
+def test_errors_in_the_units_of_the_data_and_the_share_of_variance_are_measured() -> None:
+    answer = random_answer(NUMBER)
+    found = load_metrics(["rmse", "r2", "r_squared"], NUMBER)(answer)
+    errors = answer.predictions[:, 0] - answer.label_ids
+    share = 1 - (errors**2).mean() / answer.label_ids.var()
+    assert found == pytest.approx({"rmse": (errors**2).mean() ** 0.5, "r2": share, "r_squared": share})
+
+
+def test_a_metric_that_is_a_bare_number_gets_its_name_and_what_evaluate_lacks_is_not_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    class Loaded:
+        def compute(self, **arguments: object) -> float:
+            return 0.25
+
+    monkeypatch.setattr(module.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("evaluate.load", lambda *names, **options: asked.append(names) or Loaded())
+    assert load_metrics(["r_squared", "rmse"], NUMBER).names() == ("r_squared", "rmse")
+    assert asked == [("r_squared",)]
+
+
 def test_hidden_states_beside_the_outputs_are_left_alone() -> None:
     answer = random_answer(BINARY)
     with_states = EvalPrediction((answer.predictions, np.zeros((40, 7))), answer.label_ids)
@@ -166,6 +189,9 @@ def test_the_curve_shows_the_first_metric_or_the_one_asked_for() -> None:
         curve_metric(["accuracy"], [""], "acuracy")
 
 
-@pytest.mark.parametrize(("metric", "rises"), [("eval_accuracy", True), ("eval_loss", False), ("eval_mse", False)])
+@pytest.mark.parametrize(
+    ("metric", "rises"),
+    [("eval_accuracy", True), ("eval_r2", True), ("eval_loss", False), ("eval_mse", False), ("eval_rmse", False)],
+)
 def test_errors_should_fall_and_the_rest_rise(metric: str, rises: bool) -> None:
     assert is_greater_better(metric) is rises

@@ -2,6 +2,7 @@
 
 from .base import Prepared, Task
 from .image_classification import IMAGE_CLASSIFICATION
+from .tabular import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
 from .targets import Targets
 from .text_classification import TEXT_CLASSIFICATION
 from .text_regression import TEXT_REGRESSION
@@ -14,6 +15,8 @@ TASKS: dict[str, Task] = {
         TEXT_REGRESSION,
         TOKEN_CLASSIFICATION,
         IMAGE_CLASSIFICATION,
+        TABULAR_REGRESSION,
+        TABULAR_CLASSIFICATION,
     )
 }
 

@@ -73,6 +73,8 @@ class Task:
     """(data with its column ``labels``, columns, place) -> nothing; refuses labels that do not fit their rows."""
     load_metrics: Callable[[Sequence[str], Targets], Any] = load_metrics
     """(names, targets) -> `Trainer`'s ``compute_metrics``, with a method ``names()`` for the names of its numbers."""
+    fit: Callable[[Any, Dataset, Sequence[str], DataArguments], None] = lambda processor, pool, columns, arguments: None
+    """(processor, pool, columns, arguments) -> nothing; lets a processor learn from the pool's inputs."""
     model_fields: Callable[[Any], Mapping[str, Any]] = lambda processor: {}
     """(processor) -> fields of the model's configuration, beside those of the output head."""
     preprocess_logits: Callable[[Any, Any], Any] | None = None
@@ -106,6 +108,7 @@ class Task:
             _require_same_columns(part, (*inputs, column), place)
             self.check(part, inputs, place)
         targets = self.labels.read(pool, sets, column, arguments)
+        self.fit(processor, pool.select_columns(list(inputs)), inputs, arguments)
 
         def finish(part: Dataset, place: str, complete: bool) -> Dataset:
             labeled = self.labels.apply(part, column, targets, place, complete)

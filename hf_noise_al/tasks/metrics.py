@@ -32,6 +32,7 @@ GLUE_METRICS: dict[str, tuple[str, ...]] = {
     "stsb": ("pearson", "spearmanr"),
     **dict.fromkeys(("mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli"), ("accuracy",)),
 }
+_NOT_IN_EVALUATE = ("rmse", "r2")
 _LOWER_IS_BETTER = ("loss", "mse", "mae", "rmse", "error", "wer", "cer", "perplexity", "runtime")
 
 
@@ -98,6 +99,8 @@ def is_greater_better(metric: str) -> bool:
 
 def _load(name: str, targets: Targets) -> Measure:
     here = _computed_here(name, targets)
+    if here is not None and name in _NOT_IN_EVALUATE:
+        return here
     if here is not None and constants.HF_HUB_OFFLINE:
         logger.info(f"Metric {name}: computed with scikit-learn and scipy, the Hub is switched off.")
         return here
@@ -126,8 +129,8 @@ def _from_evaluate(name: str, targets: Targets) -> Measure:
     options = _averaging(targets) if name in ("f1", "precision", "recall") else {}
 
     def measure(predictions: Array, references: Array) -> Mapping[str, float]:
-        result: Mapping[str, float] = module.compute(predictions=predictions, references=references, **options)
-        return result
+        result = module.compute(predictions=predictions, references=references, **options)
+        return result if isinstance(result, Mapping) else {name: result}  # r_squared is a bare number there
 
     return measure
 
@@ -180,7 +183,10 @@ _MEASURES: dict[str, Callable[[Array, Array, Mapping[str, str]], float]] = {
     "recall": _sklearn("recall_score", averaged=True),
     "matthews_correlation": _sklearn("matthews_corrcoef"),
     "mse": _sklearn("mean_squared_error"),
+    "rmse": _sklearn("root_mean_squared_error"),
     "mae": _sklearn("mean_absolute_error"),
+    "r2": _sklearn("r2_score"),
+    "r_squared": _sklearn("r2_score"),
     "pearson": _scipy("pearsonr"),
     "pearsonr": _scipy("pearsonr"),
     "spearmanr": _scipy("spearmanr"),

@@ -172,7 +172,7 @@ def _class_name(value: object, column: str, row: int) -> str | list[Any] | None:
         return None if value in _MISSING_CLASSES else str(int(value))
     raise ValueError(
         f"Column `{column}`, row {row}: {value!r} is no class. Classes are whole numbers or text; for a number to "
-        "predict use `task: text_regression`."
+        "predict use `task: text_regression` or `task: tabular_regression`."
     )
 
 
@@ -243,6 +243,6 @@ def _number(value: object, column: str, row: int, place: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isinf(value):
         raise ValueError(
             f"Column `{column}` of {place} is not a number in row {row}: found {value!r}. "
-            "Correct the row; for classes use `task: text_classification`."
+            "Correct the row; for classes use a task of classification."
         )
     return float(value)
