@@ -54,7 +54,7 @@ class DataArguments:
 
     task: str = field(
         default="text_classification",
-        metadata={"help": "text_classification, text_regression or image_classification."},
+        metadata={"help": "text_classification, text_regression, image_classification or segmentation."},
     )
     dataset_name: str | None = field(
         default=None,
@@ -83,11 +83,20 @@ class DataArguments:
     image_column: str | None = field(default=None, metadata={"help": "Column of the image."})
     class_names: list[str] | None = field(
         default=None,
-        metadata={"help": "The classes in their order, where the data does not name them (such as an unlabeled pool)."},
+        metadata={
+            "help": "The classes in their order, where the data does not name them (such as an unlabeled pool). For "
+            "masks also one json file: a list, or names by mask value."
+        },
+    )
+    void_label: list[int] | None = field(
+        default=None, metadata={"help": "Mask values of pixels that do not count; default: 255."}
     )
     max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to this many tokens."})
     image_size: int | None = field(
-        default=None, metadata={"help": "Height and width that images are resized to, where there is no processor."}
+        default=None,
+        metadata={
+            "help": "Height and width that images are resized to, where there is no processor; for segmentation always."
+        },
     )
     metric: list[str] | None = field(
         default=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +22,20 @@ class PoolDataset:
     Args:
         dataset: The whole pool.
         label_column: Its label column; None finds ``labels`` or ``label``, or none.
+        read_answer: ``(row, answer) -> label``, what reads an annotator's answer where it is neither a class nor
+            numbers. Labels that are in the data set are in that form already.
 
     Raises:
         ValueError: not a map-style data set, empty, or without the label column that was named.
     """
 
-    def __init__(self, dataset: Dataset, label_column: str | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        label_column: str | None = None,
+        read_answer: Callable[[int, object], Label] | None = None,
+    ) -> None:
+        self.read_answer = read_answer
         if not isinstance(dataset, Dataset):
             raise ValueError(
                 f"`train_dataset` must be a `datasets.Dataset`, got {type(dataset).__name__}. "
@@ -91,10 +99,16 @@ class PoolDataset:
         parsed = []
         for row, label in zip(rows, labels, strict=True):
             try:
-                parsed.append(self._parse(label, num_labels, problem_type))
+                parsed.append(self._read(row, label, num_labels, problem_type))
             except ValueError as error:
                 raise ValueError(f"Cannot label row {row}: {error}") from None
         return parsed
+
+    def _read(self, row: int, label: object, num_labels: int | None, problem_type: str | None) -> Label:
+        if self.read_answer is None:
+            return self._parse(label, num_labels, problem_type)
+        known = self.labels[row] if 0 <= row < len(self) else None
+        return known if known is not None and label is known else self.read_answer(row, label)
 
     def _parse(self, label: object, num_labels: int | None, problem_type: str | None) -> Label:
         if isinstance(label, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class ActiveTrainer(UpstreamTrainer):
         annotator: Who answers queries in `train`.
         acquisition: How queries are chosen; None takes ``args.acquisition`` and ``args.acquisition_kwargs``.
         observable: What a query looks at; None takes class probabilities, or the features of a regression model.
+        read_answer: ``(row, answer) -> label``, what makes plain JSON of answers that are neither classes nor numbers.
         trainer_args, trainer_kwargs: As for `transformers.Trainer`; `args` is an `ActiveTrainingArguments`.
 
     Raises:
@@ -59,10 +60,11 @@ class ActiveTrainer(UpstreamTrainer):
         annotator: Annotator | None = None,
         acquisition: Acquisition | None = None,
         observable: Observable | None = None,
+        read_answer: Callable[[int, object], Label] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         super().__init__(*trainer_args, **trainer_kwargs)
-        self.data = PoolDataset(self.train_dataset, self.args.label_column)
+        self.data = PoolDataset(self.train_dataset, self.args.label_column, read_answer)
         self.annotator = annotator
         self.acquisition = acquisition or self.args.make_acquisition()
         self.observable = observable

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..observables import is_multi_label, probabilities
+from ..observables import is_multi_label, mean_over_pixels, probabilities, segmentation_map
 from ..selection import check_finite, check_size, top_k
 from ..uncertainty import entropy, least_confidence, margin
 from .base import Acquisition, Candidates, Query
@@ -16,11 +16,15 @@ from .base import Acquisition, Candidates, Query
 
 @dataclass(frozen=True)
 class UncertaintySampling(Acquisition):
-    """Take the highest scores of one forward pass; the mean over labels where the task is multi-label."""
+    """Take the highest scores of one forward pass; the mean over labels or pixels where there are several."""
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the `query_size` most uncertain candidates."""
         check_size(query_size, candidates.size)
+        if candidates.observable is segmentation_map:
+            scores = candidates.observe(mean_over_pixels(self.score), "uncertainty of pixels")[:, 0]
+            check_finite(scores[:, None])
+            return Query(top_k(scores, query_size), scores)
         rows = candidates.observe(probabilities, "probabilities")
         check_finite(rows)
         if is_multi_label(candidates.model):
