@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from segmentation_data import make_folder
 
 from hf_noise_al.arguments import parse
 from hf_noise_al.cli import main
@@ -33,8 +35,8 @@ def header(path: Path) -> list[str]:
     return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
 
 
-def test_there_are_ten_recipes_and_the_command_finds_them_all() -> None:
-    assert len(RECIPES) == 10
+def test_there_are_thirteen_recipes_and_the_command_finds_them_all() -> None:
+    assert len(RECIPES) == 13
     assert list(list_recipes()) == NAMES
 
 
@@ -105,6 +107,23 @@ def stand_in(recipe: dict[str, Any], folder: Path) -> Path:
     return folder
 
 
+def stand_in_for_scenes(recipe: dict[str, Any], folder: Path) -> Path:
+    """Save small pictures and masks that hold every value of the recipe's data on the Hub."""
+    generator = np.random.default_rng(0)
+    classes, void = len(recipe.get("class_names", range(150))), recipe["void_label"]
+    values = np.array([*[value for value in range(256) if value not in void][:classes], *void], np.uint8)
+
+    def split(rows: int) -> Dataset:
+        masks = [np.resize(generator.permutation(values), (16, 24)) for _ in range(rows)]
+        pictures = [generator.integers(0, 255, (16, 24, 3)).astype(np.uint8) for _ in range(rows)]
+        columns = {recipe["image_column"]: pictures, recipe["label_column"]: masks}
+        images = {name: [PIL.Image.fromarray(each) for each in column] for name, column in columns.items()}
+        return Dataset.from_dict(images, features=Features(dict.fromkeys(images, Image())))
+
+    DatasetDict({"train": split(40), "validation": split(5)}).save_to_disk(folder)
+    return folder
+
+
 @each_recipe
 def test_runs_on_a_stand_in(path: Path, tmp_path: Path, tiny_bert_folder: Path) -> None:
     recipe = yaml.safe_load(path.read_text())
@@ -125,6 +144,12 @@ def test_runs_on_a_stand_in(path: Path, tmp_path: Path, tiny_bert_folder: Path) 
         flags["seeds"] = 0
     if recipe["dataset_name"] == "nyu-mll/glue":
         flags |= {"dataset_name": stand_in(recipe, tmp_path / "data"), "model_name_or_path": tiny_bert_folder}
+
+    if recipe["task"] == "segmentation":
+        flags |= {"dataset_name": stand_in_for_scenes(recipe, tmp_path / "data"), "max_steps": 1}
+        flags |= {"dataloader_num_workers": 0}
+    if recipe.get("model_name_or_path") == "nvidia/mit-b0":
+        flags |= {"model_name_or_path": make_folder(tmp_path / "mit", "segformer"), "image_size": 16}
 
     words = ["run", str(path), *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]
     assert main(words) == 0

@@ -137,8 +137,11 @@ class AutoSegmenter:
             )
             return loaded
         made = BackboneSegmenter(whole)
-        auto = AutoBackbone if _is_backbone(config) else AutoModel
-        made.backbone, report = auto.from_pretrained(source, config=whole.backbone_config, **options)
+        # AutoBackbone would ask the Hub for a folder of this machine
+        cls: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)] if _is_backbone(config) else AutoModel
+        if _is_backbone(config):
+            options.pop("trust_remote_code", None)
+        made.backbone, report = cls.from_pretrained(source, config=whole.backbone_config, **options)
         new = [f"backbone.{name}" for name in report["missing_keys"]]
         new += [f"head.{name}" for name in made.head.state_dict()]
         mismatched = [f"backbone.{key if isinstance(key, str) else key[0]}" for key in report["mismatched_keys"]]

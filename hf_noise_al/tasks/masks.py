@@ -35,7 +35,8 @@ def open_image(value: Any, where: str) -> PIL.Image.Image:
         return as_image(value, where)
     try:
         image = value if isinstance(value, PIL.Image.Image) else _opened(value)
-        return PIL.ImageOps.exif_transpose(image)
+        # cameras turn JPEG images by a note; to look for one in a PNG is to decode it
+        return image if image.format == "PNG" else PIL.ImageOps.exif_transpose(image)
     except _UNREADABLE as error:
         raise _does_not_decode(where, error) from error
 
@@ -107,12 +108,6 @@ def decode_mask(text: str, where: str = "The label") -> Mask:
     """Return what `encode_mask` wrote; (H, W) with `VOID` for void pixels."""
     numbers = read_mask(_picture_in(text, where), where)
     return np.where(numbers == (255 if numbers.max() < 256 else 65535), VOID, numbers)
-
-
-def mask_size(text: str) -> tuple[int, int]:
-    """Return height and width of an encoded mask without decoding its pixels."""
-    width, height = PIL.Image.open(BytesIO(base64.b64decode(text))).size
-    return height, width
 
 
 def flatten_masks(masks: list[Mask]) -> Tensor:
