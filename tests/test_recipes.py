@@ -114,8 +114,8 @@ def stand_in_for_scenes(recipe: dict[str, Any], folder: Path) -> Path:
     values = np.array([*[value for value in range(256) if value not in void][:classes], *void], np.uint8)
 
     def split(rows: int) -> Dataset:
-        masks = [np.resize(generator.permutation(values), (16, 24)) for _ in range(rows)]
-        pictures = [generator.integers(0, 255, (16, 24, 3)).astype(np.uint8) for _ in range(rows)]
+        masks = [np.resize(generator.permutation(values), (32, 48)) for _ in range(rows)]
+        pictures = [generator.integers(0, 255, (32, 48, 3)).astype(np.uint8) for _ in range(rows)]
         columns = {recipe["image_column"]: pictures, recipe["label_column"]: masks}
         images = {name: [PIL.Image.fromarray(each) for each in column] for name, column in columns.items()}
         return Dataset.from_dict(images, features=Features(dict.fromkeys(images, Image())))
