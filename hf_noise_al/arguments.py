@@ -96,11 +96,20 @@ class DataArguments:
     )
     class_names: list[str] | None = field(
         default=None,
-        metadata={"help": "The classes in their order, where the data does not name them (such as an unlabeled pool)."},
+        metadata={
+            "help": "The classes in their order, where the data does not name them (such as an unlabeled pool). For "
+            "masks also one json file: a list, or names by mask value."
+        },
+    )
+    void_label: list[int] | None = field(
+        default=None, metadata={"help": "Mask values of pixels that do not count; default: 255."}
     )
     max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to this many tokens."})
     image_size: int | None = field(
-        default=None, metadata={"help": "Height and width that images are resized to, where there is no processor."}
+        default=None,
+        metadata={
+            "help": "Height and width that images are resized to, where there is no processor; for segmentation always."
+        },
     )
     augmentation: list[str] | None = field(
         default=None,

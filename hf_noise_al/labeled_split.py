@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +24,20 @@ class PoolDataset:
     Args:
         dataset: The whole pool.
         label_column: Its label column; None finds ``labels`` or ``label``, or none.
+        read_answer: ``(row, answer) -> label``, what reads an annotator's answer where it is neither a class nor
+            numbers. Labels that are in the data set are in that form already.
 
     Raises:
         ValueError: not a map-style data set, empty, or without the label column that was named.
     """
 
-    def __init__(self, dataset: Dataset, label_column: str | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        label_column: str | None = None,
+        read_answer: Callable[[int, object], Label] | None = None,
+    ) -> None:
+        self.read_answer = read_answer
         if not isinstance(dataset, Dataset):
             raise ValueError(
                 f"`train_dataset` must be a `datasets.Dataset`, got {type(dataset).__name__}. "
@@ -95,10 +103,7 @@ class PoolDataset:
         parsed: list[Label] = []
         for row, label in zip(rows, labels, strict=True):
             try:
-                if tags is None or problem_type == "multi_label_classification":
-                    parsed.append(self._parse(label, num_labels, problem_type))
-                else:
-                    parsed.append(parse_tags(label, tags, lengths.get(row)))
+                parsed.append(self._read(row, label, num_labels, problem_type, tags, lengths.get(row)))
             except ValueError as error:
                 raise ValueError(f"Cannot label row {row}: {error}") from None
         return parsed
@@ -116,6 +121,22 @@ class PoolDataset:
         known = [row for row in rows if 0 <= row < len(self)]  # what is no row at all the pool refuses
         found = self.inputs.select_columns([NUM_WORDS]).with_format(None)[known][NUM_WORDS]
         return dict(zip(known, found, strict=True))
+
+    def _read(
+        self,
+        row: int,
+        label: object,
+        num_labels: int | None,
+        problem_type: str | None,
+        tags: list[str] | None,
+        num_words: int | None,
+    ) -> Label:
+        if self.read_answer is not None:
+            known = self.labels[row] if 0 <= row < len(self) else None
+            return known if known is not None and label is known else self.read_answer(row, label)
+        if tags is None or problem_type == "multi_label_classification":
+            return self._parse(label, num_labels, problem_type)
+        return parse_tags(label, tags, num_words)
 
     def _parse(self, label: object, num_labels: int | None, problem_type: str | None) -> Label:
         if isinstance(label, str):

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PrinterCallback, TrainerControl, TrainerState
 from transformers.utils import logging
 
+from .acquisition import ACQUISITIONS
 from .annotators import LabelFile
 from .arguments import DataArguments, ModelArguments, RunArguments, parse
 from .callbacks import ActiveTrainerCallback
@@ -78,6 +79,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
     """
     with _refusals():
         task = _task(data.task)
+        _refuse_acquisition(task, training)
         if training.disable_tqdm:
             hide_progress_bars()
         folder = Path(str(training.output_dir))
@@ -110,9 +112,11 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             processing_class=processor,
             data_collator=collator,
             compute_metrics=metrics,
+            compute_loss_func=task.compute_loss,
             preprocess_logits_for_metrics=task.preprocess_logits,
             observable=task.observable,
             augmentation=task.augmentation(data, ready),
+            read_answer=None if task.read_answers is None else task.read_answers(ready, training.label_file),
             callbacks=[*task.callbacks(), CurveWriter(curve, folder / FILE_NAME)],
         )
         trainer.remove_callback(PrinterCallback)  # without progress bars it prints every log entry as a dict
@@ -159,6 +163,9 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
         for acquisition in acquisitions
     ]
     refuse_folder_in_use([part[2] for part in parts])
+    with _refusals():
+        for _, _, repeat in parts:  # all of them, before the first one is trained
+            _refuse_acquisition(_task(data.task), repeat)
     for number, part in enumerate(parts, start=1):
         title = f"[{number}/{len(parts)}] {part[2].acquisition}, seed {part[2].seed}"
         if is_finished(part[2]) and part[2].resumes:
@@ -243,6 +250,13 @@ def _task(name: str) -> Task:
     if name not in TASKS:
         raise ValueError(f"Unknown `task` {name}.{did_you_mean(name, list(TASKS))} There are: {', '.join(TASKS)}.")
     return TASKS[name]
+
+
+def _refuse_acquisition(task: Task, training: RunArguments) -> None:
+    why = task.refused_acquisitions.get(training.acquisition)
+    if why is not None:
+        others = ", ".join(sorted(ACQUISITIONS.keys() - task.refused_acquisitions.keys()))
+        raise ValueError(f"The acquisition {training.acquisition} cannot work on {task.name}: {why}. Use {others}.")
 
 
 def _metric_names(task: Task, data: DataArguments, targets: Targets) -> Sequence[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class ActiveTrainer(UpstreamTrainer):
         acquisition: How queries are chosen; None takes ``args.acquisition`` and ``args.acquisition_kwargs``.
         observable: What a query looks at; None takes class probabilities, or the features of a regression model.
         augmentation: Changes the batches that are trained on, see `hf_noise_al.augmentation`; none by default.
+        read_answer: ``(row, answer) -> label``, what makes plain JSON of answers that are neither classes nor numbers.
         trainer_args, trainer_kwargs: As for `transformers.Trainer`; `args` is an `ActiveTrainingArguments`.
 
     Raises:
@@ -63,10 +64,11 @@ class ActiveTrainer(UpstreamTrainer):
         acquisition: Acquisition | None = None,
         observable: Observable | None = None,
         augmentation: Augmentation | None = None,
+        read_answer: Callable[[int, object], Label] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         super().__init__(*trainer_args, **trainer_kwargs)
-        self.data = PoolDataset(self.train_dataset, self.args.label_column)
+        self.data = PoolDataset(self.train_dataset, self.args.label_column, read_answer)
         self.annotator = annotator
         self.acquisition = acquisition or self.args.make_acquisition()
         self.observable = observable

@@ -48,8 +48,8 @@ class UpstreamTrainer(Trainer):
         _log_as_transformers_does(self.args)
         # Upstream takes any model whose forward has **kwargs to divide its loss by `num_items_in_batch`. BERT and most
         # others do not, so their gradients would grow with accumulation steps and processes.
-        if self.compute_loss_func is None:
-            self.model_accepts_loss_kwargs = False
+        # Where there is a `compute_loss_func`, it gets the number, and the model need not.
+        self.model_accepts_loss_kwargs = False
         self._round_folder: Path | None = None
         self._trial_of_run: Any = None
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from datasets import Sequence as SequenceFeature
+from segmentation_data import make_folder
 from tiny_images import SMALL, make_images
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
@@ -37,8 +39,8 @@ def header(path: Path) -> list[str]:
     return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
 
 
-def test_there_are_twenty_one_recipes_and_the_command_finds_them_all() -> None:
-    assert len(RECIPES) == 21
+def test_there_are_twenty_four_recipes_and_the_command_finds_them_all() -> None:
+    assert len(RECIPES) == 24
     assert list(list_recipes()) == NAMES
 
 
@@ -169,11 +171,32 @@ def table_stand_in(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"dataset_name": folder / "table.csv", "max_steps": 2}
 
 
+def scene_stand_in(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Save small pictures and masks that hold every value of the recipe's data on the Hub."""
+    generator = np.random.default_rng(0)
+    classes, void = len(recipe.get("class_names", range(150))), recipe["void_label"]
+    values = np.array([*[value for value in range(256) if value not in void][:classes], *void], np.uint8)
+
+    def split(rows: int) -> Dataset:
+        masks = [np.resize(generator.permutation(values), (32, 48)) for _ in range(rows)]
+        pictures = [generator.integers(0, 255, (32, 48, 3)).astype(np.uint8) for _ in range(rows)]
+        columns = {recipe["image_column"]: pictures, recipe["label_column"]: masks}
+        images = {name: [PIL.Image.fromarray(each) for each in column] for name, column in columns.items()}
+        return Dataset.from_dict(images, features=Features(dict.fromkeys(images, Image())))
+
+    DatasetDict({"train": split(40), "validation": split(5)}).save_to_disk(folder / "data")
+    flags = {"dataset_name": folder / "data", "max_steps": 1, "dataloader_num_workers": 0}
+    if "model_name_or_path" in recipe:
+        flags |= {"model_name_or_path": make_folder(folder / "mit", "segformer"), "image_size": 16}
+    return flags
+
+
 STAND_INS = {
     "glue": text_stand_in,
     "text": text_stand_in,
     "conll2003": word_stand_in,
     "images": image_stand_in,
+    "segmentation": scene_stand_in,
     "tabular": table_stand_in,
 }
 """By the recipe's name, else its folder; what has none runs as it is. Each returns flags."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..observables import is_multi_label, probabilities
+from ..observables import is_multi_label, mean_over_pixels, probabilities, segmentation_map
 from ..selection import check_finite, check_size, top_k
 from ..uncertainty import entropy, least_confidence, margin
 from ..word_observables import ProbabilitiesOfParts, mean_over_parts
@@ -19,7 +19,7 @@ from .base import Acquisition, Candidates, Query
 class UncertaintySampling(Acquisition):
     """Take the highest scores of one forward pass.
 
-    They are the mean over labels where the task is multi-label, and the mean over words where words are classified.
+    They are the mean over labels where the task is multi-label, and over words or pixels where each is classified.
     """
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
@@ -31,6 +31,10 @@ class UncertaintySampling(Acquisition):
     def _scores(self, candidates: Candidates) -> Tensor:
         if isinstance(candidates.observable, ProbabilitiesOfParts):
             means = candidates.observe(mean_over_parts(candidates.observable, self.score), "uncertainty")
+            check_finite(means)
+            return means[:, 0]
+        if candidates.observable is segmentation_map:
+            means = candidates.observe(mean_over_pixels(self.score), "uncertainty")
             check_finite(means)
             return means[:, 0]
         rows = candidates.observe(probabilities, "probabilities")

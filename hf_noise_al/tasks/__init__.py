@@ -2,6 +2,7 @@
 
 from .base import Prepared, Task
 from .image_classification import IMAGE_CLASSIFICATION
+from .segmentation import SEGMENTATION
 from .tabular import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
 from .targets import Targets
 from .text_classification import TEXT_CLASSIFICATION
@@ -15,6 +16,7 @@ TASKS: dict[str, Task] = {
         TEXT_REGRESSION,
         TOKEN_CLASSIFICATION,
         IMAGE_CLASSIFICATION,
+        SEGMENTATION,
         TABULAR_REGRESSION,
         TABULAR_CLASSIFICATION,
     )

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from ..arguments import DataArguments, ModelArguments
 from ..augmentation import Augmentation
 from ..observables import Observable
+from ..pool import Label
 from .columns import LABELS, find_label_column
 from .metrics import load_metrics
 from .targets import LabelKind, Targets
@@ -85,6 +86,12 @@ class Task:
     """() -> callbacks of the trainer."""
     hub_name: str = ""
     """What the Hub calls the task, where that is not its name with dashes."""
+    compute_loss: Callable[..., Any] | None = None
+    """`Trainer`'s ``compute_loss_func``, in the place of the model's own loss."""
+    read_answers: Callable[[Prepared, str | None], Callable[[int, object], Label]] | None = None
+    """(prepared data, label file) -> `ActiveTrainer`'s ``read_answer``, where answers are no classes and numbers."""
+    refused_acquisitions: Mapping[str, str] = field(default_factory=dict)
+    """Acquisitions that cannot work on the task -> why."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Training arguments that the task cannot do without, such as ``{"batch_eval_metrics": True}``."""
 
