@@ -16,8 +16,6 @@ Observable: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 WORD_STARTS = "word_starts"
 """Input beside those of the model, where rows are sentences of words: which word begins at a token, or -1: (B, T)."""
 
-GRID = 16
-"""Cells of the grid that segmentation is observed on, along each side."""
 _HEAD_TYPES = ("Linear", "Conv1D", "Conv2d", "Conv1d", "Bilinear", "Embedding")
 
 
@@ -72,31 +70,6 @@ def split_probabilities_and_features(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows[:, 1 : 1 + classes], rows[:, 1 + classes :]
 
 
-def segmentation_map(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return class probabilities of pixels as means over the cells of a grid of 16 x 16: (B, C * 16 * 16).
-
-    What the paper observes for segmentation is the probabilities of every pixel (AAAI 2024, arXiv 2205.13340). Means
-    over cells of equal parts of an image are a linear projection of them that gives rows of one width for images of
-    any size, and the same ones on every device. The softmax is taken where the model predicts, before upsampling.
-    """
-    maps = _pixel_probabilities(model, inputs)
-    rows, columns = (_cell_means(size, GRID).to(maps) for size in maps.shape[2:])
-    return (rows @ maps @ columns.T).flatten(1)
-
-
-def mean_over_pixels(score: Callable[[Tensor], Tensor]) -> Observable:
-    """Return an observable that is the mean of a score over pixels: (B, 1).
-
-    Args:
-        score: Of class probabilities: (..., C) -> (...,).
-    """
-
-    def observable(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        return score(_pixel_probabilities(model, inputs).movedim(1, -1)).mean(dim=(1, 2))[:, None]
-
-    return observable
-
-
 def default_observable(model: nn.Module) -> Observable:
     """Return the paper's choice for `model`: `features` for a regression model, else `probabilities`."""
     return features if is_regression(model) else probabilities
@@ -137,8 +110,8 @@ def _class_probabilities(model: nn.Module, logits: Tensor) -> Tensor:
             )
         if logits.ndim == 4:
             remedy = (
-                "These are classes of pixels: pass `hf_noise_al.observables.segmentation_map` as the observable, and "
-                "use 'noise_stability', 'entropy', 'margin', 'least_confidence' or 'core_set'."
+                "These are classes of pixels: pass `segmentation_map` of `hf_noise_al.pixel_observables` as the "
+                "observable, and use 'noise_stability', 'entropy', 'margin', 'least_confidence' or 'core_set'."
             )
         raise ValueError(
             f"Class probabilities need logits of shape (batch, classes), found {tuple(logits.shape)}. {remedy}"
@@ -152,25 +125,6 @@ def _class_probabilities(model: nn.Module, logits: Tensor) -> Tensor:
             "regression model. Use `features` as the observable, or an acquisition that needs no probabilities."
         )
     return logits.softmax(dim=1)
-
-
-def _pixel_probabilities(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return class probabilities at every place of the model's output: (B, C, h, w)."""
-    logits = _logits(model(**inputs))
-    if logits.ndim != 4:
-        raise ValueError(
-            f"Class probabilities of pixels need logits of shape (batch, classes, height, width), found "
-            f"{tuple(logits.shape)}. Use a model for semantic segmentation, or `probabilities` as the observable."
-        )
-    return logits.softmax(dim=1)
-
-
-def _cell_means(size: int, cells: int) -> Tensor:
-    """Return the weights of `size` pixels in each of `cells` parts of equal length: (cells, size), rows sum to one."""
-    edges = torch.arange(cells + 1, dtype=torch.float64) * size / cells
-    pixels = torch.arange(size, dtype=torch.float64)
-    overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
-    return overlap.clamp(min=0) * cells / size
 
 
 def _logits_and_features(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from .observables import WORD_STARTS, Observable, mean_where, model_outputs
+from .observables import WORD_STARTS, model_outputs
 from .perturbation import tensor_generator
 
 NUM_SIGNS = 128
 _NUM_IDENTITIES = 8191  # a prime: what leaves the same remainder counts as the same word
-
-
-@runtime_checkable
-class ProbabilitiesOfParts(Protocol):
-    """An observable of examples with parts that are classified each by itself: the words of a sentence."""
-
-    def parts(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return class probabilities of the parts, (B, P, C), and which parts there are, (B, P) of bool."""
-        ...
 
 
 class WordProbabilities:
@@ -77,30 +67,6 @@ class WordProbabilities:
 
 
 word_probabilities = WordProbabilities()
-
-
-def mean_over_parts(observable: ProbabilitiesOfParts, score: Callable[[Tensor], Tensor]) -> Observable:
-    """Return an observable: the mean over parts of ``score(probabilities)``, one number per example, (B, 1).
-
-    Args:
-        observable: Knows the parts.
-        score: Class probabilities -> uncertainty: (..., C) -> (...,).
-    """
-
-    def observe(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        probabilities, parts = observable.parts(model, inputs)
-        return mean_where(score(probabilities), parts)[:, None]
-
-    return observe
-
-
-def check_one_answer_each(observable: object, needs: str) -> None:
-    """Raise ValueError where an example has an answer for every part; `needs` says what an acquisition does instead."""
-    if isinstance(observable, ProbabilitiesOfParts):
-        raise ValueError(
-            f"{needs}, and this model answers for every word of it. Use 'noise_stability', 'entropy', 'margin', "
-            "'least_confidence', 'core_set' or 'random'."
-        )
 
 
 def _identities(tokens: Tensor, words: Tensor) -> Tensor:

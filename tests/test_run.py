@@ -89,3 +89,20 @@ def test_labels_are_held_out_whatever_their_column_was_called(job: Callable[...,
     assert made.arguments.label_column == "labels"
     assert made.trainer.pool.num_labeled == 0
     assert made.curve.points == ()
+
+
+@pytest.mark.parametrize(
+    ("task", "acquisition", "reason"),
+    [
+        ("text_regression", "margin", "it compares the probabilities of classes"),
+        ("tabular_regression", "badge", "it compares the probabilities of classes"),
+        ("token_classification", "bald", "it compares one prediction of each example under dropout"),
+    ],
+)
+def test_an_acquisition_that_a_task_has_no_use_for_is_refused_before_anything_is_loaded(
+    task: str, acquisition: str, reason: str, tmp_path: Path
+) -> None:
+    flags = ["--task", task, "--dataset_name", "nowhere/at/all", "--model_name_or_path", "nowhere/at/all"]
+    flags += ["--acquisition", acquisition, "--output_dir", str(tmp_path)]
+    with pytest.raises(InvalidArgument, match=f"{acquisition} cannot work on {task}: {reason}. Use core_set, "):
+        prepare(*parse(None, flags))

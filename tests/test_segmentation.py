@@ -25,7 +25,7 @@ import hf_noise_al.observation
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.arguments import DataArguments, ModelArguments, parse
 from hf_noise_al.cli import main
-from hf_noise_al.observables import segmentation_map
+from hf_noise_al.pixel_observables import segmentation_map
 from hf_noise_al.recipe import InvalidArgument
 from hf_noise_al.run import prepare, train
 from hf_noise_al.tasks import TASKS

@@ -28,8 +28,9 @@ from hf_noise_al.acquisition import (  # noqa: E402
 )
 from hf_noise_al.fingerprint import run_fingerprint  # noqa: E402
 from hf_noise_al.observables import Observable, mean_where, probabilities  # noqa: E402
+from hf_noise_al.parts import mean_over_parts  # noqa: E402
 from hf_noise_al.uncertainty import entropy, least_confidence, margin  # noqa: E402
-from hf_noise_al.word_observables import NUM_SIGNS, mean_over_parts  # noqa: E402
+from hf_noise_al.word_observables import NUM_SIGNS  # noqa: E402
 
 CLASSES, HIDDEN = 3, 16
 SIGNS_OF_TOKEN_5 = [1.0, 1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0, -1.0, -1.0]
@@ -299,8 +300,14 @@ def test_features_of_a_sentence_are_the_mean_over_its_words(
 @pytest.mark.parametrize(
     ("acquisition", "why"),
     [
-        (BADGE(), "BADGE takes the gradient of one answer per example, and this model answers for every word of it"),
-        (BALD(), "BALD compares the class probabilities of an example, and this model answers for every word of it"),
+        (
+            BADGE(),
+            "BADGE takes the gradient of one answer per example, and this model answers for every part of it",
+        ),
+        (
+            BALD(),
+            "BALD compares the class probabilities of an example, and this model answers for every part of it",
+        ),
     ],
 )
 def test_acquisitions_that_need_one_answer_refuse_sentences_before_any_pass(
@@ -309,7 +316,9 @@ def test_acquisitions_that_need_one_answer_refuse_sentences_before_any_pass(
     def observe(observable: Observable, description: str = "") -> Tensor:
         raise AssertionError("looked")
 
-    with pytest.raises(ValueError, match=f"{why}\\. Use 'noise_stability', 'entropy', 'margin'"):
+    with pytest.raises(
+        ValueError, match=f"{why}, such as a word or a pixel\\. Use 'noise_stability', 'entropy', 'margin'"
+    ):
         acquisition.select(Candidates(model, SIZE, observe, word_probabilities), 2, generator())
 
 

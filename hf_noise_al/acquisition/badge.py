@@ -13,8 +13,8 @@ from ..observables import (
     probabilities_and_features,
     split_probabilities_and_features,
 )
+from ..parts import check_one_answer_each
 from ..selection import check_finite, check_size, k_means_plus_plus_of_products, row_norms
-from ..word_observables import check_one_answer_each
 from .base import Acquisition, Candidates, Query
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..dropout import check_dropout, with_dropout
 from ..observables import is_multi_label, is_regression, probabilities
+from ..parts import check_one_answer_each
 from ..selection import check_finite, check_size, check_whole_number, top_k
 from ..uncertainty import bald
-from ..word_observables import check_one_answer_each
 from .base import Acquisition, Candidates, Query
 
 

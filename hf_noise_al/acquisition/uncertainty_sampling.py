@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..observables import is_multi_label, mean_over_pixels, probabilities, segmentation_map
+from ..observables import is_multi_label, probabilities
+from ..parts import ProbabilitiesOfParts, mean_over_parts
 from ..selection import check_finite, check_size, top_k
 from ..uncertainty import entropy, least_confidence, margin
-from ..word_observables import ProbabilitiesOfParts, mean_over_parts
 from .base import Acquisition, Candidates, Query
 
 
@@ -31,10 +31,6 @@ class UncertaintySampling(Acquisition):
     def _scores(self, candidates: Candidates) -> Tensor:
         if isinstance(candidates.observable, ProbabilitiesOfParts):
             means = candidates.observe(mean_over_parts(candidates.observable, self.score), "uncertainty")
-            check_finite(means)
-            return means[:, 0]
-        if candidates.observable is segmentation_map:
-            means = candidates.observe(mean_over_pixels(self.score), "uncertainty")
             check_finite(means)
             return means[:, 0]
         rows = candidates.observe(probabilities, "probabilities")

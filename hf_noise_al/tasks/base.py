@@ -20,6 +20,17 @@ from .targets import LabelKind, Targets
 Collator: TypeAlias = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
+ONE_CLASS_EACH = {
+    "badge": "its gradient embedding is that of one class for each example",
+    "bald": "it compares one prediction of each example under dropout",
+}
+"""Acquisitions that cannot work where an example has an answer for each of its parts -> why."""
+CLASSES_ALONE = dict.fromkeys(
+    ("entropy", "margin", "least_confidence", *ONE_CLASS_EACH), "it compares the probabilities of classes"
+)
+"""Acquisitions that cannot work where numbers are predicted -> why."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Data ready for the trainer: the inputs of the model, the column ``labels``, and the raw columns beside them."""

@@ -14,10 +14,10 @@ from transformers.utils import logging
 
 from ..arguments import DataArguments, ModelArguments
 from ..loading import load_image_processor, load_model_config
-from ..observables import segmentation_map
+from ..pixel_observables import segmentation_map
 from ..pool import Label
 from .backbone_segmenter import AutoSegmenter
-from .base import Collator, Prepared, Task
+from .base import ONE_CLASS_EACH, Collator, Prepared, Task
 from .columns import find_image_column
 from .image_classification import image_columns, require_images
 from .mask_targets import MASKS, SEMANTIC_SEGMENTATION, answers_as_masks, as_stored
@@ -181,8 +181,5 @@ SEGMENTATION = Task(
     read_answers=read_answers,
     hub_name="image-segmentation",
     settings={"batch_eval_metrics": True},
-    refused_acquisitions={
-        "badge": "its gradient embedding is that of one class for each example",
-        "bald": "it compares one prediction of each example under dropout",
-    },
+    refused_acquisitions=ONE_CLASS_EACH,
 )

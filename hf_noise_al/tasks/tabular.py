@@ -17,7 +17,7 @@ from ..labeled_split import LABEL_COLUMNS
 from ..loading import load_model_config
 from ..observables import features, probabilities
 from ..query_file import FILE_ROW
-from .base import Collator, Task
+from .base import CLASSES_ALONE, Collator, Task
 from .columns import require_column
 from .tabular_model import TabularMLPConfig, TabularMLPForPrediction
 from .tabular_processor import TabularProcessor, as_categories, as_numbers
@@ -189,6 +189,7 @@ TABULAR_REGRESSION = Task(
     collator=stack_rows,
     default_metrics={REGRESSION: ("rmse", "mae", "r2")},
     fit=fit_processor,
+    refused_acquisitions=CLASSES_ALONE,
     model_fields=lambda processor: {"num_features": processor.num_features},
     callbacks=lambda: (ScaleTargets(),),
 )

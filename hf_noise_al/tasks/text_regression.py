@@ -3,7 +3,7 @@
 from transformers import AutoModelForSequenceClassification
 
 from ..observables import features
-from .base import Task
+from .base import CLASSES_ALONE, Task
 from .columns import require_texts
 from .targets import NUMBERS, REGRESSION
 from .text import padding_collator, text_columns, text_processor, tokenize
@@ -19,5 +19,6 @@ TEXT_REGRESSION = Task(
     encode=tokenize,
     collator=padding_collator,
     default_metrics={REGRESSION: ("pearsonr", "spearmanr", "mse")},
+    refused_acquisitions=CLASSES_ALONE,
     hub_name="text-classification",
 )

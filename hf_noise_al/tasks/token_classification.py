@@ -3,7 +3,7 @@
 from transformers import AutoModelForTokenClassification
 
 from ..word_observables import word_probabilities
-from .base import Task
+from .base import ONE_CLASS_EACH, Task
 from .entities import choose_classes, load_word_metrics
 from .tags import TAGS, WORD_TAGS
 from .words import (
@@ -30,4 +30,5 @@ TOKEN_CLASSIFICATION = Task(
     check_labels=require_a_tag_per_word,
     load_metrics=load_word_metrics,
     preprocess_logits=choose_classes,
+    refused_acquisitions=ONE_CLASS_EACH,
 )
