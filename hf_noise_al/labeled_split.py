@@ -99,20 +99,31 @@ class PoolDataset:
         Raises:
             ValueError: a label is missing, not a number or a class, outside the classes, or not one tag per word.
         """
-        tags, lengths = self._tag_names(), self._num_words(rows)
+        read = self._reader(rows, num_labels, problem_type)
         parsed: list[Label] = []
         for row, label in zip(rows, labels, strict=True):
             try:
-                parsed.append(self._read(row, label, num_labels, problem_type, tags, lengths.get(row)))
+                parsed.append(read(row, label))
             except ValueError as error:
                 raise ValueError(f"Cannot label row {row}: {error}") from None
         return parsed
 
-    def _tag_names(self) -> list[str] | None:
-        """Return the names of the tags where each label is a list of classes, one per word."""
-        kind = self.label_feature
-        item = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
-        return list(item.names) if isinstance(item, ClassLabel) else None
+    def _reader(
+        self, rows: Sequence[int], num_labels: int | None, problem_type: str | None
+    ) -> Callable[[int, object], Label]:
+        """Return what reads the label of one of `rows`."""
+        if self.read_answer is not None:
+            return self._read_answer
+        item = item_feature(self.label_feature)
+        if not isinstance(item, ClassLabel) or problem_type == "multi_label_classification":
+            return lambda row, label: self._parse(label, num_labels, problem_type)
+        names, lengths = list(item.names), self._num_words(rows)
+        return lambda row, label: parse_tags(label, names, lengths.get(row))
+
+    def _read_answer(self, row: int, label: object) -> Label:
+        assert self.read_answer is not None
+        known = self.labels[row] if 0 <= row < len(self) else None
+        return known if known is not None and label is known else self.read_answer(row, label)
 
     def _num_words(self, rows: Sequence[int]) -> dict[int, int]:
         """Return how many words each of `rows` has, where the data says so."""
@@ -121,22 +132,6 @@ class PoolDataset:
         known = [row for row in rows if 0 <= row < len(self)]  # what is no row at all the pool refuses
         found = self.inputs.select_columns([NUM_WORDS]).with_format(None)[known][NUM_WORDS]
         return dict(zip(known, found, strict=True))
-
-    def _read(
-        self,
-        row: int,
-        label: object,
-        num_labels: int | None,
-        problem_type: str | None,
-        tags: list[str] | None,
-        num_words: int | None,
-    ) -> Label:
-        if self.read_answer is not None:
-            known = self.labels[row] if 0 <= row < len(self) else None
-            return known if known is not None and label is known else self.read_answer(row, label)
-        if tags is None or problem_type == "multi_label_classification":
-            return self._parse(label, num_labels, problem_type)
-        return parse_tags(label, tags, num_words)
 
     def _parse(self, label: object, num_labels: int | None, problem_type: str | None) -> Label:
         if isinstance(label, str):
@@ -174,6 +169,11 @@ class PoolDataset:
             "inputs": _content_hash(self.inputs),
             "labels": hashlib.blake2b(repr(self.labels).encode(), digest_size=16).hexdigest(),
         }
+
+
+def item_feature(feature: object) -> object:
+    """Return the feature of the items of a list column, in any of the forms that `datasets` has for lists, or None."""
+    return feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
 
 
 def parse_tags(label: object, names: Sequence[str], num_words: int | None) -> list[int]:

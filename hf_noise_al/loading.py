@@ -121,10 +121,15 @@ def load_image_processor(arguments: ModelArguments, image_size: int | None = Non
     processor = _own_image_processor(arguments, needed=image_size is None)
     if processor is None:
         logger.info(f"No image processor: images are resized to {image_size} x {image_size}, pixels scaled to 0..1.")
-        plain: Any = getattr(transformers, "ViTImageProcessorPil", None) or transformers.ViTImageProcessor
-        processor = plain(size={"height": image_size, "width": image_size}, do_normalize=False)
+        processor = plain_image_processor(image_size, image_size, do_normalize=False)
     processor.do_convert_rgb = getattr(config, "num_channels", 3) == 3
     return processor
+
+
+def plain_image_processor(height: int | None, width: int | None, **fields: Any) -> Any:
+    """Return a processor that resizes and scales pixels, on Pillow; `fields` are others of its settings."""
+    plain: Any = getattr(transformers, "ViTImageProcessorPil", None) or transformers.ViTImageProcessor
+    return plain(size={"height": height, "width": width}, **fields)
 
 
 def _own_image_processor(arguments: ModelArguments, needed: bool) -> Any | None:

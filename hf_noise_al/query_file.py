@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datasets import Dataset, Image, Value
 
+from .labeled_split import item_feature
 from .pool import Label
 from .state import set_aside, write_atomically
 
@@ -58,9 +59,7 @@ def _typed_labels(path: Path) -> dict[int, Label] | None:
 
 def _shown(dataset: Dataset, rows: Sequence[int]) -> list[dict[str, str | list[str] | int | None]]:
     kinds = [(name, kind) for name, kind in dataset.features.items() if name not in ("row", "score", "label")]
-    texts = [
-        name for name, kind in kinds if _is_text(kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind))
-    ]
+    texts = [name for name, kind in kinds if _is_text(kind) or _is_text(item_feature(kind))]
     texts += [name for name, _ in kinds if name == FILE_ROW]
     images = [name for name, kind in kinds if isinstance(kind, Image)]
     if not texts and not images:

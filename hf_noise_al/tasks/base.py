@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
@@ -15,7 +17,7 @@ from ..observables import Observable
 from ..pool import Label
 from .columns import LABELS, find_label_column
 from .metrics import load_metrics
-from .targets import LabelKind, Targets
+from .targets import LabelKind, Targets, by_place
 
 Collator: TypeAlias = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
@@ -121,7 +123,7 @@ class Task:
         sets = {"": evaluation} if isinstance(evaluation, Dataset) else dict(evaluation)
         column = find_label_column(pool, label_column, self.label_columns)
         inputs = self.find_columns(pool, arguments, column)
-        places = {"the pool": pool, **{f"the evaluation set {name}".rstrip(): part for name, part in sets.items()}}
+        places = by_place(pool, sets)
         for place, part in places.items():
             _require_same_columns(part, (*inputs, column), place)
             self.check(part, inputs, place)
@@ -130,12 +132,12 @@ class Task:
 
         def finish(part: Dataset, place: str, complete: bool) -> Dataset:
             labeled = self.labels.apply(part, column, targets, place, complete)
-            self.check_labels(labeled, inputs, place)
-            return self._encode(labeled, inputs, processor, arguments, place)
+            return self._finish(labeled, inputs, processor, arguments, place)
 
+        first, *others = places
         return Prepared(
-            finish(pool, "the pool", complete=False),
-            {name: finish(part, f"the evaluation set {name}".rstrip(), complete=True) for name, part in sets.items()},
+            finish(pool, first, complete=False),
+            {name: finish(sets[name], place, complete=True) for name, place in zip(sets, others, strict=True)},
             targets,
         )
 
@@ -158,16 +160,28 @@ class Task:
         self.check(pool, inputs, "the pool")
         targets = self.labels.trained(pool, column, config, arguments)
         labeled = self.labels.apply(pool, column, targets, "the pool", False)
-        self.check_labels(labeled, inputs, "the pool")
-        return Prepared(self._encode(labeled, inputs, processor, arguments, "the pool"), {}, targets)
+        return Prepared(self._finish(labeled, inputs, processor, arguments, "the pool"), {}, targets)
 
-    def _encode(
-        self, part: Dataset, inputs: Sequence[str], processor: Any, arguments: DataArguments, place: str
+    def _finish(
+        self, labeled: Dataset, inputs: Sequence[str], processor: Any, arguments: DataArguments, place: str
     ) -> Dataset:
+        self.check_labels(labeled, inputs, place)
         try:
-            return self.encode(part, inputs, processor, arguments)
+            return self.encode(labeled, inputs, processor, arguments)
         except ValueError as error:
             raise ValueError(f"In {place}: {error}") from error
+
+
+def stack_column(name: str) -> Collator:
+    """Return what stacks the arrays of column `name` to a batch, with the rows' labels where they have some."""
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = {name: torch.from_numpy(np.stack([np.asarray(row[name]) for row in rows]))}
+        if "labels" in rows[0]:
+            batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        return batch
+
+    return collate
 
 
 def _require_same_columns(part: Dataset, columns: Sequence[str], place: str) -> None:

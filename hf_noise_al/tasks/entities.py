@@ -15,6 +15,7 @@ from transformers import EvalPrediction
 from transformers.utils import logging
 
 from ..recipe import did_you_mean
+from .metrics import diverged
 from .targets import Targets
 from .words import NO_TAG
 
@@ -82,10 +83,7 @@ class WordMetrics:
         there = labels != NO_TAG
         broken = ((chosen == NOT_FINITE) & there).any(axis=1)
         if broken.any():
-            raise ValueError(
-                f"The model's output for evaluation row {int(broken.argmax())} is not finite: the training diverged. "
-                "Lower `learning_rate`, or train in float32."
-            )
+            raise diverged(f"evaluation row {int(broken.argmax())}")
         found = self.measure(self._named(chosen, there), self._named(labels, there))
         return {name: float(found[name]) for name in self.wanted}
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import torch
 from datasets import Array3D, Dataset, Features, Image
 from transformers import AutoModelForImageClassification
 
@@ -16,7 +15,7 @@ from ..augmentation import ImageAugmentation
 from ..loading import load_image_processor
 from ..observables import probabilities
 from . import small_convnets, small_resnet  # noqa: F401  # recipes name their types
-from .base import Collator, Prepared, Task
+from .base import Collator, Prepared, Task, stack_column
 from .columns import find_image_column
 from .targets import CLASSES, MULTI_LABEL, SINGLE_LABEL
 
@@ -47,17 +46,15 @@ def encode_images(dataset: Dataset, columns: Sequence[str], processor: Any, argu
     Raises:
         ValueError: an image cannot be decoded, or the processor leaves it in another size than the first.
     """
-    name, mode = columns[0], "L" if getattr(processor, "do_convert_rgb", None) is False else "RGB"
-    feature = dataset.features[name]
-    stored = dataset.cast_column(name, Image(decode=False)) if isinstance(feature, Image) else dataset
+    name, mode = columns[0], image_mode(processor)
+    feature, stored = dataset.features[name], as_stored(dataset, name)
 
     def encode(rows: Mapping[str, Sequence[Any]], numbers: Sequence[int], shape: tuple[int, ...] = ()) -> Any:
         images = [
             read_image(value, feature, mode, f"Column `{name}`, row {number}")
             for value, number in zip(rows[name], numbers, strict=True)
         ]
-        arrays = [np.asarray(image).reshape(image.height, image.width, -1) for image in images]
-        pixels = [np.asarray(found, dtype=np.float32) for found in _process(processor, arrays)]
+        pixels = [np.asarray(found, dtype=np.float32) for found in process_images(processor, images)]
         for number, found in zip(numbers, pixels, strict=True):
             if found.shape != (shape or pixels[0].shape):
                 raise ValueError(
@@ -80,8 +77,21 @@ def encode_images(dataset: Dataset, columns: Sequence[str], processor: Any, argu
     return encoded.with_format("numpy", columns=["pixel_values"], output_all_columns=True)
 
 
-def _process(processor: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
-    """Return what `processor` makes of images (H, W, C), each (C, H, W)."""
+def as_stored(dataset: Dataset, column: str) -> Dataset:
+    """Return `dataset` with the images of `column` as bytes and paths, not decoded; other columns stay as they are."""
+    if isinstance(dataset.features[column], Image):
+        return dataset.cast_column(column, Image(decode=False))
+    return dataset
+
+
+def image_mode(processor: Any) -> str:
+    """Return the mode of the images that `processor` is made for, as Pillow names modes: "L" or "RGB"."""
+    return "L" if getattr(processor, "do_convert_rgb", None) is False else "RGB"
+
+
+def process_images(processor: Any, images: Sequence[PIL.Image.Image]) -> Any:
+    """Return what `processor` makes of each image: (C, H, W)."""
+    arrays = [np.asarray(image).reshape(image.height, image.width, -1) for image in images]
     return processor(arrays, input_data_format="channels_last")["pixel_values"]
 
 
@@ -146,14 +156,7 @@ def image_augmentation(arguments: DataArguments, prepared: Prepared) -> ImageAug
 
 def stack_images(processor: Any) -> Collator:
     """Return what stacks images to a batch, with their labels where they have some."""
-
-    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = {"pixel_values": torch.from_numpy(np.stack([np.asarray(row["pixel_values"]) for row in rows]))}
-        if "labels" in rows[0]:
-            batch["labels"] = torch.tensor([row["labels"] for row in rows])
-        return batch
-
-    return collate
+    return stack_column("pixel_values")
 
 
 IMAGE_CLASSIFICATION = Task(

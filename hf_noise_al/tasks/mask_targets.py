@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Image, Value
+from datasets import ClassLabel, Dataset, Value
 from transformers.utils import logging
 
 from ..arguments import DataArguments
+from ..labeled_split import item_feature
 from ..pool import Label
 from .columns import find_image_column
+from .image_classification import as_stored
 from .masks import VOID, Mask, decode_mask, encode_mask, is_encoded, open_image, place_of, read_mask
-from .targets import LabelKind, Targets
+from .targets import LabelKind, Targets, by_place, with_label_column
 
 logger = logging.get_logger(__name__)
 
@@ -107,7 +109,7 @@ def read_mask_classes(
     void = tuple(arguments.void_label or DEFAULT_VOID)
     named = _named(arguments.class_names, pool.features[column], void)
     if named is None:
-        parts = {"the pool": pool, **{f"the evaluation set {name}".rstrip(): part for name, part in evaluation.items()}}
+        parts = by_place(pool, evaluation)
         values = sorted({value for place, part in parts.items() for value in _values(part, column, place)} - {*void})
         named = tuple(map(str, values)), tuple(values)
         logger.info(f"Column `{column}` names no classes: found the mask values {', '.join(named[0])}.")
@@ -145,8 +147,7 @@ def with_masks(dataset: Dataset, column: str, targets: Targets, place: str, comp
         labels.append(None if mask is None else targets.text(mask, place_of(mask, column, place, row), size))
     if missing := labels.count(None):
         logger.info(f"{missing} of {len(labels)} rows of {place} have no label yet: they stay unlabeled.")
-    replaced = [name for name in dict.fromkeys((column, "labels", "label")) if name in dataset.column_names]
-    return dataset.remove_columns(replaced).add_column("labels", labels, feature=targets.feature)
+    return with_label_column(dataset, column, labels, targets)
 
 
 def answers_as_masks(images: Dataset, targets: Targets, label_file: str | None) -> Callable[[int, object], Label]:
@@ -170,13 +171,6 @@ def answers_as_masks(images: Dataset, targets: Targets, label_file: str | None) 
 
 
 MASKS = LabelKind(read_mask_classes, trained_mask_classes, with_masks)
-
-
-def as_stored(dataset: Dataset, column: str) -> Dataset:
-    """Return `dataset` with the images of `column` as bytes and paths, not decoded; other columns stay as they are."""
-    if isinstance(dataset.features[column], Image):
-        return dataset.cast_column(column, Image(decode=False))
-    return dataset
 
 
 def _undecoded(dataset: Dataset, *columns: str) -> Dataset:
@@ -226,7 +220,7 @@ def _from_json(path: Path) -> dict[int, str] | list[str]:
 def _declared(feature: Any) -> list[str]:
     """Return the names of a ClassLabel inside lists or arrays."""
     while feature is not None and not isinstance(feature, ClassLabel):
-        feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        feature = item_feature(feature)
     return [] if feature is None else list(feature.names)
 
 

@@ -202,13 +202,18 @@ def _decide(outputs: Array, targets: Targets) -> Array:
     return np.asarray(outputs.argmax(axis=-1))
 
 
+def diverged(where: str) -> ValueError:
+    """Return what to raise where the model's output is not finite."""
+    return ValueError(
+        f"The model's output for {where} is not finite: the training diverged. "
+        "Lower `learning_rate`, or train in float32."
+    )
+
+
 def _require_finite(outputs: Array) -> None:
     bad = ~np.isfinite(outputs.astype(np.float64).reshape(len(outputs), -1)).all(axis=1)
     if bad.any():
-        raise ValueError(
-            f"The model's output for evaluation row {int(bad.argmax())} is not finite: the training diverged. "
-            "Lower `learning_rate`, or train in float32."
-        )
+        raise diverged(f"evaluation row {int(bad.argmax())}")
 
 
 def _defined(name: str, value: float) -> float:

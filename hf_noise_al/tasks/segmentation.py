@@ -8,19 +8,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-import transformers
 from datasets import Dataset, Features, Image
 from transformers.utils import logging
 
 from ..arguments import DataArguments, ModelArguments
-from ..loading import load_image_processor, load_model_config
+from ..loading import load_image_processor, load_model_config, plain_image_processor
 from ..pixel_observables import segmentation_map
 from ..pool import Label
 from .backbone_segmenter import AutoSegmenter
 from .base import ONE_CLASS_EACH, Collator, Prepared, Task
 from .columns import find_image_column
-from .image_classification import image_columns, require_images
-from .mask_targets import MASKS, SEMANTIC_SEGMENTATION, answers_as_masks, as_stored
+from .image_classification import as_stored, image_columns, image_mode, process_images, require_images
+from .mask_targets import MASKS, SEMANTIC_SEGMENTATION, answers_as_masks
 from .masks import decode_mask, decoded_image, flatten_masks, open_image, place_of
 from .segmentation_metrics import count_pixels, load_segmentation_metrics, segmentation_loss
 
@@ -83,11 +82,12 @@ def stack_images_and_masks(processor: Any) -> Collator:
 
     What a row becomes depends on no other row.
     """
-    gray = getattr(processor, "do_convert_rgb", None) is False
+    mode = image_mode(processor)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        images = [decoded_image(row["pixel_values"], "An image").convert("L" if gray else "RGB") for row in rows]
-        batch: dict[str, Any] = {"pixel_values": _pixels(processor, images)}
+        images = [decoded_image(row["pixel_values"], "An image").convert(mode) for row in rows]
+        pixels = np.stack([np.asarray(found, dtype=np.float32) for found in process_images(processor, images)])
+        batch: dict[str, Any] = {"pixel_values": torch.from_numpy(pixels)}
         if "labels" in rows[0]:
             batch["labels"] = flatten_masks([decode_mask(row["labels"]) for row in rows])
         return batch
@@ -98,12 +98,6 @@ def stack_images_and_masks(processor: Any) -> Collator:
 def read_answers(ready: Prepared, label_file: str | None) -> Callable[[int, object], Label]:
     """Return what turns an annotator's answer for a row into the text of a mask."""
     return answers_as_masks(ready.pool, ready.targets, label_file)
-
-
-def _pixels(processor: Any, images: Sequence[Any]) -> torch.Tensor:
-    arrays = [np.asarray(image).reshape(image.height, image.width, -1) for image in images]
-    pixels = processor(arrays, input_data_format="channels_last", return_tensors="np")["pixel_values"]
-    return torch.from_numpy(np.asarray(pixels, dtype=np.float32))
 
 
 def _own_processor(model: ModelArguments) -> Any | None:
@@ -156,10 +150,9 @@ def _with_size(processor: Any, size: Size) -> Any | None:
 def _plain_processor(model: ModelArguments, size: Size, own: Any | None) -> Any:
     """Return a processor that resizes and scales, and normalizes as the model's `own` does if it has one."""
     logger.info(f"A plain image processor: images are resized to {size[0]} x {size[1]}, pixels scaled to 0..1.")
-    plain: Any = getattr(transformers, "ViTImageProcessorPil", None) or transformers.ViTImageProcessor
     kept = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
     fields = {"do_normalize": False} if own is None else {name: getattr(own, name) for name in kept}
-    processor = plain(size={"height": size[0], "width": size[1]}, **fields)
+    processor = plain_image_processor(*size, **fields)
     processor.do_convert_rgb = getattr(load_model_config(model, {}), "num_channels", 3) == 3
     return processor
 

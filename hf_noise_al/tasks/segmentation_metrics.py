@@ -13,6 +13,7 @@ from transformers import EvalPrediction
 
 from ..recipe import did_you_mean
 from .masks import VOID, unflatten_masks
+from .metrics import diverged
 from .targets import Targets
 
 SUMMARIES = ("mean_iou", "mean_accuracy", "overall_accuracy")
@@ -78,10 +79,7 @@ class SegmentationMetrics:
         counts = torch.as_tensor(prediction.predictions)
         if bool((counts == _DIVERGED).any()):
             self.matrix = None
-            raise ValueError(
-                "The model's output for an evaluation image is not finite: the training diverged. "
-                "Lower `learning_rate`, or train in float32."
-            )
+            raise diverged("an evaluation image")
         added = counts.sum(dim=0).cpu()
         self.matrix = added if self.matrix is None else self.matrix + added
         if not compute_result:

@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
@@ -17,7 +15,7 @@ from ..labeled_split import LABEL_COLUMNS
 from ..loading import load_model_config
 from ..observables import features, probabilities
 from ..query_file import FILE_ROW
-from .base import CLASSES_ALONE, Collator, Task
+from .base import CLASSES_ALONE, Collator, Task, stack_column
 from .columns import require_column
 from .tabular_model import TabularMLPConfig, TabularMLPForPrediction
 from .tabular_processor import TabularProcessor, as_categories, as_numbers
@@ -117,14 +115,7 @@ def encode_table(
 
 def stack_rows(processor: TabularProcessor) -> Collator:
     """Return what stacks rows to a batch, with their labels where they have some."""
-
-    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = {_INPUT: torch.from_numpy(np.stack([np.asarray(row[_INPUT]) for row in rows]))}
-        if "labels" in rows[0]:
-            batch["labels"] = torch.tensor([row["labels"] for row in rows])
-        return batch
-
-    return collate
+    return stack_column(_INPUT)
 
 
 def with_numbers(dataset: Dataset, column: str, targets: Targets, place: str, complete: bool) -> Dataset:

@@ -11,8 +11,8 @@ from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
 from ..arguments import DataArguments
-from ..labeled_split import parse_tags
-from .targets import LabelKind, Targets
+from ..labeled_split import item_feature, parse_tags
+from .targets import LabelKind, Targets, by_place, with_label_column
 
 logger = logging.get_logger(__name__)
 
@@ -39,7 +39,7 @@ def read_tags(pool: Dataset, evaluation: dict[str, Dataset], column: str, argume
 
     Tags found are in the order of their names; numbers, which index the classes, in numeric order from 0.
     """
-    parts = {"the pool": pool, **{f"the evaluation set {name}".rstrip(): rows for name, rows in evaluation.items()}}
+    parts = by_place(pool, evaluation)
     found = [tag for place, part in parts.items() for row in _rows(part, column, place) for tag in row or ()]
     names = list(arguments.class_names or _declared(pool, column) or _names(found))
     if len(names) < 2:
@@ -80,8 +80,7 @@ def with_tags(dataset: Dataset, column: str, targets: Targets, place: str, compl
         )
     if missing:
         logger.info(f"{len(missing)} of {len(values)} rows of {place} have no tags yet: they stay unlabeled.")
-    replaced = [name for name in dict.fromkeys((column, "labels", "label")) if name in dataset.column_names]
-    return dataset.remove_columns(replaced).add_column("labels", values, feature=targets.feature)
+    return with_label_column(dataset, column, values, targets)
 
 
 WORD_TAGS = LabelKind(read_tags, trained_tags, with_tags)
@@ -105,8 +104,7 @@ def _rows(dataset: Dataset, column: str, place: str) -> list[list[Any] | None]:
 
 
 def _declared(dataset: Dataset, column: str) -> list[str] | None:
-    feature = dataset.features[column]
-    item = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    item = item_feature(dataset.features[column])
     return list(item.names) if isinstance(item, ClassLabel) else None
 
 

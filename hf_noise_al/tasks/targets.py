@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
 from ..arguments import DataArguments
+from ..labeled_split import item_feature
 from ..recipe import did_you_mean
 
 logger = logging.get_logger(__name__)
@@ -63,7 +64,7 @@ def read_classes(
     parts = [pool, *evaluation.values()]
     values = [_class_values(part, column) for part in parts]
     known = [value for part in values for value in part if value is not None]
-    multi = any(isinstance(value, list) for value in known) or _item_feature(pool.features[column]) is not None
+    multi = any(isinstance(value, list) for value in known) or item_feature(pool.features[column]) is not None
     names = list(class_names) if class_names else _declared(pool.features[column])
     if names is None and multi:
         names = _found_in_lists([value for value in known if isinstance(value, list)], column)
@@ -115,9 +116,19 @@ def with_targets(dataset: Dataset, column: str, targets: Targets, place: str, co
         )
     if missing:
         logger.info(f"{len(missing)} of {len(values)} rows of {place} have no label yet: they stay unlabeled.")
+    return with_label_column(dataset, column, values, targets)
+
+
+def with_label_column(dataset: Dataset, column: str, values: list[Any], targets: Targets) -> Dataset:
+    """Return `dataset` with `values` as its only column of labels, ``labels``, in the place of `column`."""
     # A second label column would reach the model: collators rename `label` to `labels`.
     replaced = [name for name in dict.fromkeys((column, "labels", "label")) if name in dataset.column_names]
     return dataset.remove_columns(replaced).add_column("labels", values, feature=targets.feature)
+
+
+def by_place(pool: Dataset, evaluation: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Return all parts of the data under the names that messages have for them, the pool first."""
+    return {"the pool": pool, **{f"the evaluation set {name}".rstrip(): part for name, part in evaluation.items()}}
 
 
 @dataclass(frozen=True)
@@ -145,13 +156,10 @@ NUMBERS = LabelKind(
 def _class_values(dataset: Dataset, column: str) -> list[Any]:
     """Return the labels of `column` as class names, lists of class names or of 0 and 1, or None where missing."""
     feature = dataset.features[column]
-    item = _item_feature(feature)
+    item = item_feature(feature)
     if item is not None:
-        named = isinstance(item, ClassLabel)
-        return [
-            row if row is None else [item.int2str(value) if named else value for value in row]
-            for row in dataset[column]
-        ]
+        read = item.int2str if isinstance(item, ClassLabel) else (lambda value: value)
+        return [row if row is None else [read(value) for value in row] for row in dataset[column]]
     if isinstance(feature, ClassLabel):
         names = dict(enumerate(feature.names))
         return [
@@ -176,14 +184,8 @@ def _class_name(value: object, column: str, row: int) -> str | list[Any] | None:
     )
 
 
-def _item_feature(feature: Any) -> Any:
-    """Return the feature of the items of a list column, or None."""
-    inner = getattr(feature, "feature", None)
-    return feature[0] if isinstance(feature, list) else inner
-
-
 def _declared(feature: Any) -> list[str] | None:
-    item = _item_feature(feature)
+    item = item_feature(feature)
     found = feature if item is None else item
     return list(found.names) if isinstance(found, ClassLabel) else None
 

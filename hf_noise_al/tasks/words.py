@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..arguments import DataArguments, ModelArguments
-from ..labeled_split import NUM_WORDS
+from ..labeled_split import NUM_WORDS, item_feature
 from ..loading import load_tokenizer
 from ..observables import WORD_STARTS
 from .base import Collator
@@ -171,8 +171,7 @@ def _tell_what_is_left_out(encoded: Dataset, name: str) -> None:
 
 
 def _holds_lists_of_text(dataset: Dataset, name: str) -> bool:
-    feature = dataset.features[name]
-    item = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    item = item_feature(dataset.features[name])
     return isinstance(item, Value) and item.dtype in ("string", "large_string")
 
 
