@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from .recipe import did_you_mean
 
 logger = logging.get_logger(__name__)
 
+LABELS = ("labels", "label")
+"""Names of the label column where none is asked for, the first that is there."""
 _BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
@@ -40,17 +42,18 @@ def load_pool(arguments: DataArguments) -> Dataset:
     return _first_rows(pool, arguments.max_train_samples)
 
 
-def load_data(arguments: DataArguments, label_column: str | None = None) -> tuple[Dataset, dict[str, Dataset]]:
+def load_data(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -> tuple[Dataset, dict[str, Dataset]]:
     """Return the pool and the evaluation sets by name (``""`` for a single one), as they are stored.
 
-    Where there is no other split, `validation_fraction` of the rows that have a label is set aside to measure with;
-    the rest keeps its order and says in the column ``file_row`` which rows of the file it is.
+    Where there is no other split, `validation_fraction` of the rows that have a label, in the first of `label_columns`
+    that is there, is set aside to measure with; the rest keeps its order and says in the column ``file_row`` which
+    rows of the file it is.
     """
     name = arguments.dataset_name or ""
     splits = _splits(arguments)
     pool = _split(splits, arguments.train_split, name, "train_split")
     if set(splits) == {arguments.train_split}:
-        pool, evaluation = _set_aside(pool, arguments, label_column)
+        pool, evaluation = _set_aside(pool, arguments, label_columns)
     else:
         wanted = arguments.eval_split
         evaluation = {
@@ -313,7 +316,9 @@ def _splits(arguments: DataArguments) -> Mapping[str, Dataset]:
     return splits
 
 
-def _set_aside(pool: Dataset, arguments: DataArguments, label_column: str | None) -> tuple[Dataset, dict[str, Dataset]]:
+def _set_aside(
+    pool: Dataset, arguments: DataArguments, label_columns: Sequence[str]
+) -> tuple[Dataset, dict[str, Dataset]]:
     import numpy
 
     if len(pool) < 2:
@@ -323,7 +328,7 @@ def _set_aside(pool: Dataset, arguments: DataArguments, label_column: str | None
             f"{arguments.dataset_name} has no split {', '.join(arguments.eval_split)}: `{arguments.train_split}` is "
             "all there is. Leave `eval_split` out to set rows aside, or pass a folder with a file for each split."
         )
-    labeled = _labeled_rows(pool, label_column)
+    labeled = _labeled_rows(pool, label_columns)
     if not labeled:
         raise ValueError(
             f"{arguments.dataset_name} has no other split and no row with a label: nothing to measure rounds with. "
@@ -341,10 +346,9 @@ def _set_aside(pool: Dataset, arguments: DataArguments, label_column: str | None
     return named.select(rest), {"": pool.select(sorted(chosen))}
 
 
-def _labeled_rows(pool: Dataset, label_column: str | None) -> list[int]:
-    known = ("labels", "label", "ner_tags", "tags")
-    column = label_column or next((name for name in known if name in pool.column_names), None)
-    if column is None or column not in pool.column_names:
+def _labeled_rows(pool: Dataset, label_columns: Sequence[str]) -> list[int]:
+    column = next((name for name in label_columns if name in pool.column_names), None)
+    if column is None:
         return list(range(len(pool)))  # which column it is is asked, and refused, later
     missing: tuple[object, ...] = (None, -100, -1, "", [])
     return [row for row, label in enumerate(pool[column]) if label not in missing and label == label]

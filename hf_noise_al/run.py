@@ -84,7 +84,8 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             hide_progress_bars()
         folder = Path(str(training.output_dir))
         with training.main_process_first(desc="loading and preparing the data"):
-            pool, evaluation = (load_pool(data), {}) if trained_model else load_data(data, training.label_column)
+            labels = [training.label_column] if training.label_column else task.label_columns
+            pool, evaluation = (load_pool(data), {}) if trained_model else load_data(data, labels)
             processor = task.load_processor(model, data, pool)
             collator = task.collator(processor)
             if trained_model:

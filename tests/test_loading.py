@@ -60,6 +60,18 @@ def test_the_part_set_aside_is_the_same_every_time_and_another_with_another_seed
     assert first == again != other
 
 
+def test_rows_are_set_aside_by_the_first_label_column_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    Dataset.from_list([{"id": row, "label": row % 2, "tags": [0] if row < 4 else None} for row in range(20)]).to_json(
+        str(path)
+    )
+    arguments = data(path, validation_fraction=0.5)
+    assert len(load_data(arguments)[1][""]) == 10, "what is not the task's has no say"
+    tagged = load_data(arguments, ["ner_tags", "tags", "label"])[1][""]["id"][:]
+    assert len(tagged) == 2 and set(tagged) <= {0, 1, 2, 3}
+    assert len(load_data(arguments, ["nothing"])[1][""]) == 10, "that there is none is said when labels are read"
+
+
 def test_a_folder_of_files_has_their_splits_and_ignores_the_config_name(
     tmp_path: Path, rows: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:

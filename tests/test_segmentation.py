@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, Image
+from datasets import Dataset, DatasetDict, Features, Image
 from segmentation_data import CONFIGS, NAMES, SIZES, VALUE_OF_VOID, make_folder, make_scenes
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -231,6 +231,15 @@ def test_what_a_row_becomes_depends_on_no_other_row() -> None:
     assert [tuple(row[:2].tolist()) for row in batch["labels"]] == [SIZES[0], SIZES[1]] * 2
     for row in range(4):
         assert torch.equal(collate([ready.pool[row]])["pixel_values"][0], batch["pixel_values"][row])
+
+
+def test_sixteen_bits_of_gray_do_not_become_white() -> None:
+    gray = [PIL.Image.fromarray(np.full((12, 20), value, dtype=np.uint16)) for value in (0x4000, 0xC000)]
+    masks = make_scenes(2, sizes=[(12, 20)])["mask"][:]
+    rows = Dataset.from_dict({"image": gray, "mask": masks}, features=Features({"image": Image(), "mask": Image()}))
+    ready, collate = prepared(rows)
+    pixels = collate([ready.pool[row] for row in range(2)])["pixel_values"]
+    assert pixels.unique().tolist() == pytest.approx([0x40 / 255, 0xC0 / 255])
 
 
 def test_images_of_one_size_keep_it_and_others_need_a_size() -> None:

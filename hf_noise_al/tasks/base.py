@@ -13,9 +13,10 @@ from transformers import TrainerCallback
 
 from ..arguments import DataArguments, ModelArguments
 from ..augmentation import Augmentation
+from ..loading import LABELS
 from ..observables import Observable
 from ..pool import Label
-from .columns import LABELS, find_label_column
+from .columns import find_label_column
 from .metrics import load_metrics
 from .targets import LabelKind, Targets, by_place
 

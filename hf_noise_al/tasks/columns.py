@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from datasets import Dataset, Image, Value
 
+from ..loading import LABELS
 from ..recipe import did_you_mean
 
 TEXT_PAIRS = (
@@ -16,7 +17,6 @@ TEXT_PAIRS = (
 )
 TEXTS = ("text", "sentence")
 IMAGES = ("image", "img")
-LABELS = ("labels", "label")
 
 
 def find_label_column(dataset: Dataset, label_column: str | None, names: Sequence[str] = LABELS) -> str:

@@ -109,7 +109,11 @@ def read_image(value: Any, feature: Any, mode: str, where: str) -> PIL.Image.Ima
             raise ValueError(
                 f"{where}: cannot read the image ({reason}). Remove the row, or put a whole image file in its place."
             ) from error
-    image = as_image(value, where)
+    return in_mode(as_image(value, where), mode)
+
+
+def in_mode(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+    """Return `image` in `mode`, "L" or "RGB"; 16 bits of gray become 8."""
     if image.mode.startswith("I;16"):  # converted, everything above 255 would be white
         image = PIL.Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
     return image.convert(mode)

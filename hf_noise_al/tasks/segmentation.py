@@ -18,7 +18,7 @@ from ..pool import Label
 from .backbone_segmenter import AutoSegmenter
 from .base import ONE_CLASS_EACH, Collator, Prepared, Task
 from .columns import find_image_column
-from .image_classification import as_stored, image_columns, image_mode, process_images, require_images
+from .image_classification import as_stored, image_columns, image_mode, in_mode, process_images, require_images
 from .mask_targets import MASKS, SEMANTIC_SEGMENTATION, answers_as_masks
 from .masks import decode_mask, decoded_image, flatten_masks, open_image, place_of
 from .segmentation_metrics import count_pixels, load_segmentation_metrics, segmentation_loss
@@ -85,7 +85,7 @@ def stack_images_and_masks(processor: Any) -> Collator:
     mode = image_mode(processor)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        images = [decoded_image(row["pixel_values"], "An image").convert(mode) for row in rows]
+        images = [in_mode(decoded_image(row["pixel_values"], "An image"), mode) for row in rows]
         pixels = np.stack([np.asarray(found, dtype=np.float32) for found in process_images(processor, images)])
         batch: dict[str, Any] = {"pixel_values": torch.from_numpy(pixels)}
         if "labels" in rows[0]:
