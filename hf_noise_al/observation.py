@@ -49,7 +49,7 @@ class Observer:
         collate: The data collator.
         prepare: Moves a batch to the device.
         batch_size: Rows in a batch of the longest rows; batches of shorter ones hold more, for as many tokens.
-        gradient_batch_size: The same for the gradient sketch, which keeps every layer's activations as training does.
+        gradient_batch_size: The same for the gradient sketch, which keeps every layer's activations and projections.
         accelerator: Knows the processes and the device.
         num_workers: Worker processes that collate.
         disable_tqdm: Show no progress bar.

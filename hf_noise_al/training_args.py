@@ -41,8 +41,8 @@ class ActiveTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Tokens in a batch of candidates, padding included; as many as per_device_eval_batch_size of the "
-            "longest have when not set. The gradient sketch takes no more than per_device_train_batch_size of the "
-            "longest have. Shrunk by itself when memory runs out."
+            "longest have when not set. The gradient sketch takes no more than half of "
+            "per_device_train_batch_size of the longest have. Shrunk by itself when memory runs out."
         },
     )
     warm_start: bool = field(
