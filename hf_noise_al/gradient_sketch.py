@@ -7,7 +7,7 @@ hundreds of noises at once: Deep Active Learning with Noise Stability (AAAI 2024
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,8 +34,7 @@ def unsupported_tensors(model: nn.Module, parameter_filter: str = "weight") -> l
         for parameter, tensor in module._parameters.items():
             if tensor is None or id(tensor) not in names:
                 continue
-            why = "sharded by ZeRO-3" if is_zero3(tensor) else why_unsupported(module, parameter)
-            if why:
+            if why := why_unsupported(module, parameter):
                 reasons[names[id(tensor)]] = why
     return [f"{name} ({why})" for name, why in reasons.items()]
 
@@ -96,6 +95,7 @@ class GradientSketch:
         self.scales = {name: noise_scale * norms[name] / math.sqrt(global_numel(t)) for name, t in tensors.items()}
         self.shapes = {name: torch.Size(global_shape(tensor)) for name, tensor in tensors.items()}
         held = [(module, _names_held(module, names)) for module in model.modules()]
+        self.backward_once = any(map(is_zero3, model.parameters()))
         self.modules = [(module, known) for module, known in held if known]
         self.observable = observable
         self.num_projections, self.num_output_projections = num_projections, num_output_projections
@@ -117,13 +117,14 @@ class GradientSketch:
                 self._check_use_of_weights(model, inputs, taps)
             if not outputs.requires_grad:
                 return outputs.new_zeros(size, self.num_projections)  # no perturbed tensor has a say in them
+            graphs = self._graphs(model, inputs, taps, outputs)
             if not self._checked:
-                taps.check_that_rows_are_apart(outputs)
+                taps.check_that_rows_are_apart(graphs)
                 self._checked = size > 1 or is_sharded(model)  # all processes check the same number of times
             directions = self._directions_for(model, outputs)
             widths = [len(part) for part in torch.arange(self.num_projections).tensor_split(len(directions))]
             parts = [
-                taps.project(outputs, direction, number, width) * math.sqrt(self.num_projections / width)
+                taps.project(next(graphs), direction, number, width) * math.sqrt(self.num_projections / width)
                 for number, (direction, width) in enumerate(zip(directions, widths, strict=True))
             ]
         lengths = torch.linalg.vector_norm(outputs.detach(), dim=1, keepdim=True)
@@ -138,6 +139,13 @@ class GradientSketch:
             expanded, taps.expands = taps.expanded, False
             self.observable(model, inputs)  # raises where it was not that
             raise _cannot_tell_apart(expanded) from error
+
+    def _graphs(self, model: nn.Module, inputs: Mapping[str, Tensor], taps: _Taps, outputs: Tensor) -> Iterator[Tensor]:
+        """Yield outputs for one backward pass after another: the same, unless weights are gathered for one alone."""
+        while True:
+            yield outputs
+            if self.backward_once:
+                outputs = self._outputs(model, inputs, taps)
 
     def _directions_for(self, model: nn.Module, outputs: Tensor) -> Tensor:
         """Return the directions (M, D) that outputs are differentiated in, whose outer products add up to one."""
@@ -166,7 +174,7 @@ class GradientSketch:
             for parameter, name in known.items()
             if module not in taps.called
         }
-        tensors = {name: t for name, t in idle.items() if type(t) is nn.Parameter}
+        tensors = {name: t for name, t in idle.items() if type(t) is nn.Parameter and not is_zero3(t)}
         if not tensors:
             return
         before = {name: t.requires_grad for name, t in tensors.items()}
@@ -248,12 +256,10 @@ class _Taps:
         self._backward(outputs @ vector, see)
         return total
 
-    def check_that_rows_are_apart(self, outputs: Tensor) -> None:
+    def check_that_rows_are_apart(self, graphs: Iterator[Tensor]) -> None:
         """Refuse layers whose part in an example's outputs is found with others: for the first and the last one."""
         mixed: dict[str, None] = {}
-        # along a random direction: the plain sum of an example's outputs may be constant
-        weights = torch.randn(outputs.shape[1], generator=torch.Generator().manual_seed(0)).to(outputs)
-        for row in {0, self.size - 1}:
+        for row in (0, self.size - 1):  # also where that is one: processes that share weights go back as often
 
             def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor, row: int = row) -> None:
                 apart = inputs.shape[0] % self.size == 0 and gradient.shape[0] % self.size == 0
@@ -264,6 +270,9 @@ class _Taps:
                 if not apart:
                     mixed.update(dict.fromkeys(names.values()))
 
+            outputs = next(graphs)
+            # along a random direction: the plain sum of an example's outputs may be constant
+            weights = torch.randn(outputs.shape[1], generator=torch.Generator().manual_seed(0)).to(outputs)
             self._backward(outputs[row] @ weights, see)
         if mixed:
             raise _cannot_tell_apart(list(mixed))

@@ -6,15 +6,15 @@ product with rank-one noise needs two thin products and a sum; the gradient itse
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
-from .sharding import class_name
+from .sharding import class_name, global_shape
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 _OWN_FORWARD = (nn.Linear, nn.Embedding, nn.Conv2d, *_NORMS)
@@ -58,7 +58,7 @@ class Patches:
     def products(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply both sides by noise, (C', W) and (C * h * w, W): two of (B, positions, W)."""
         module = self.module
-        kernels = columns.T.reshape(-1, *module.weight.shape[1:]).to(self.inputs.dtype)
+        kernels = columns.T.reshape(-1, *_weight_shape(module)[1:]).to(self.inputs.dtype)
         right = F.conv2d(self.inputs, kernels, None, module.stride, module.padding, module.dilation)
         left = self.gradient.flatten(2).transpose(1, 2) @ rows.to(self.gradient.dtype)
         return left, right.flatten(2).transpose(1, 2)
@@ -138,9 +138,7 @@ def layer_gradient(module: nn.Module, parameter: str, inputs: Tensor, gradient: 
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm):
         channels = product.shape[1]
         return Vectors(product.reshape(size, -1, channels, product[0, 0].numel()).sum(dim=(1, 3)))
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return Vectors(product.reshape(size, -1, weight.numel()).sum(dim=1))
+    return Vectors(product.reshape(size, -1, math.prod(_weight_shape(module))).sum(dim=1))
 
 
 def _convolution(
@@ -163,7 +161,7 @@ def _gradient_of_each_image(module: nn.Conv2d, inputs: Tensor, gradient: Tensor)
     else:
         padding = module.padding
     images, groups = len(inputs), module.groups
-    _, of_group, height, width = module.weight.shape
+    _, of_group, height, width = _weight_shape(module)
     maps = inputs.reshape(images, groups, of_group, *inputs.shape[2:]).movedim(2, 0)
     kernels = gradient.reshape(-1, 1, *gradient.shape[2:])
     found = F.conv2d(
@@ -186,11 +184,16 @@ def _normalized(module: nn.Module, inputs: Tensor) -> Tensor:
         return F.group_norm(inputs, module.num_groups, None, None, module.eps)
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         return F.batch_norm(inputs, module.running_mean, module.running_var, None, None, False, 0.0, module.eps)
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    one: Tensor = functional_call(module, {"weight": torch.ones_like(weight)}, (inputs,))
-    zero: Tensor = functional_call(module, {"weight": torch.zeros_like(weight)}, (inputs,))
+    one, zero = (_with_weight(module, inputs.new_full(_weight_shape(module), value), inputs) for value in (1, 0))
     return one - zero  # some add one to their weight
+
+
+def _with_weight(module: nn.Module, weight: Tensor, inputs: Tensor) -> Tensor:
+    """Return what `module` would with another weight, past its hooks: those of ZeRO-3 know their own weights alone."""
+    other = copy.copy(module)
+    other._parameters = {"weight": nn.Parameter(weight, requires_grad=False)}
+    outputs: Tensor = type(other).forward(other, inputs)
+    return outputs
 
 
 def _is_own_kind(module: nn.Module) -> bool:
@@ -199,8 +202,7 @@ def _is_own_kind(module: nn.Module) -> bool:
 
 def _is_conv1d(module: nn.Module) -> bool:
     """Return whether `module` is the ``Conv1D`` of transformers: a linear layer, its weight transposed."""
-    weight = module._parameters.get("weight")
-    return class_name(module) == "Conv1D" and hasattr(module, "nf") and weight is not None and weight.ndim == 2
+    return class_name(module) == "Conv1D" and hasattr(module, "nf") and len(_weight_shape(module)) == 2
 
 
 def _is_scaled_embedding(module: nn.Module) -> bool:
@@ -214,6 +216,11 @@ def _has_data_format(module: nn.Module) -> bool:
 
 
 def _is_rms_norm(module: nn.Module) -> bool:
-    weight = module._parameters.get("weight")
     names = [name for name, parameter in module._parameters.items() if parameter is not None]
-    return type(module).__name__.endswith("RMSNorm") and names == ["weight"] and weight is not None and weight.ndim == 1
+    return type(module).__name__.endswith("RMSNorm") and names == ["weight"] and len(_weight_shape(module)) == 1
+
+
+def _weight_shape(module: nn.Module) -> tuple[int, ...]:
+    """Return the shape of the whole weight, also where this process holds a part of it; () where there is none."""
+    weight = module._parameters.get("weight")  # `module.weight` would let ZeRO-3 gather it
+    return () if weight is None else global_shape(weight)

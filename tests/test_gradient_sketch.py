@@ -534,13 +534,30 @@ def test_counts_backward_passes(labels: int, most: int, expected: int) -> None:
     assert num_backward_passes(model, features, most) == most
 
 
-def test_weights_that_zero3_shards_have_no_rule(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_where_weights_are_gathered_for_one_backward_pass_each_has_a_forward_pass(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    model, inputs = nn.Sequential(nn.Linear(4, 3)), {"x": torch.randn(6, 4, generator=generator(1))}
+    passes: list[int] = []
+
+    def observe(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        outputs: Tensor = model(inputs["x"])
+        number = len(passes)
+        passes.append(0)
+
+        def count(_: Tensor) -> None:
+            passes[number] += 1
+
+        outputs.register_hook(count)
+        return outputs
+
+    def rows() -> Tensor:
+        passes.clear()
+        sketch = GradientSketch(model, 1e-3, generator(), observable=observe, num_projections=6)
+        return torch.cat([sketch(model, inputs), sketch(model, inputs)])
+
+    expected = rows()
+    assert passes == [2 + 3, 3], "the first batch is checked"
     monkeypatch.setattr("hf_noise_al.gradient_sketch.is_zero3", lambda tensor: True)
-    model = nn.Sequential(nn.Linear(4, 3))
-    assert unsupported_tensors(model) == ["0.weight (sharded by ZeRO-3)"]
-    candidates = candidates_of(model, torch.randn(6, 4, generator=generator(1)))
-    with caplog.at_level("INFO", logger="hf_noise_al"):
-        NoiseStability(num_perturbations=9).select(candidates, 2, generator())
-    assert "takes finite differences: the gradient sketch has no rule for 0.weight (sharded by ZeRO-3)" in caplog.text
+    assert torch.equal(rows(), expected)
+    assert passes == [1] * 8

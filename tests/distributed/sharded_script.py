@@ -88,11 +88,8 @@ def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> di
 
 
 def queries(folder: Path) -> dict[str, Any]:
-    estimators = list(ESTIMATORS)
-    if os.environ.get("SIMULATED") == "zero3":
-        estimators.remove("gradient_sketch")  # it has no rule for these weights
-    found = {name: query(folder, name) for name in (*estimators, "entropy", "core_set")}
-    return {**found, **{f"few by {name}": query(folder, name, rows=3, size=2) for name in estimators}}
+    found = {name: query(folder, name) for name in (*ESTIMATORS, "entropy", "core_set")}
+    return {**found, **{f"few by {name}": query(folder, name, rows=3, size=2) for name in ESTIMATORS}}
 
 
 def deviations(folder: Path) -> dict[str, Any]:
