@@ -34,6 +34,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **{"sr_ratios": [2, 1], "patch_sizes": [7, 3], "strides": [4, 2], "mlp_ratios": [2, 2]},
         **{"decoder_hidden_size": 8, "drop_path_rate": 0.0, "classifier_dropout_prob": 0.0},
     },
+    "upernet": {
+        "backbone_config": {
+            **{"model_type": "convnext", "num_stages": 2, "hidden_sizes": [4, 8], "depths": [1, 1]},
+            "out_features": ["stage1", "stage2"],
+        },
+        **{"hidden_size": 8, "pool_scales": [1, 2], "use_auxiliary_head": False},
+    },
     "resnet": {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"},
     "convnext": {"num_stages": 2, "hidden_sizes": [4, 8], "depths": [1, 1]},
     "vit": {
@@ -42,7 +49,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "mobilenet_v1": {"depth_multiplier": 0.1, "min_depth": 4, "initializer_range": 0.3},
 }
-WITH_HEAD = ("mobilenet_v2", "dpt", "segformer")
+WITH_HEAD = ("mobilenet_v2", "dpt", "segformer", "upernet")
 
 
 def make_scene(number: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

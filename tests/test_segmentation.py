@@ -66,7 +66,7 @@ def make_trainer(data: Path, output: Path, model_type: str = "segformer", **sett
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", ["mobilenet_v2", "dpt", "resnet"])
+@pytest.mark.parametrize("model_type", ["mobilenet_v2", "dpt", "upernet", "resnet"])
 def test_a_model_in_a_local_folder_runs_and_is_loaded_bit_for_bit(model_type: str, data: Path, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "pretrained", model_type)
     words = flags(dataset_name=data, model_name_or_path=folder, output_dir=tmp_path / "run")
