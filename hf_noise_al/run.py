@@ -79,7 +79,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
     """
     with _refusals():
         task = _task(data.task)
-        _refuse_acquisition(task, training)
+        _refuse_settings(task, training)
         if training.disable_tqdm:
             hide_progress_bars()
         folder = Path(str(training.output_dir))
@@ -166,7 +166,7 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
     refuse_folder_in_use([part[2] for part in parts])
     with _refusals():
         for _, _, repeat in parts:  # all of them, before the first one is trained
-            _refuse_acquisition(_task(data.task), repeat)
+            _refuse_settings(_task(data.task), repeat)
     for number, part in enumerate(parts, start=1):
         title = f"[{number}/{len(parts)}] {part[2].acquisition}, seed {part[2].seed}"
         if is_finished(part[2]) and part[2].resumes:
@@ -253,11 +253,16 @@ def _task(name: str) -> Task:
     return TASKS[name]
 
 
-def _refuse_acquisition(task: Task, training: RunArguments) -> None:
+def _refuse_settings(task: Task, training: RunArguments) -> None:
     why = task.refused_acquisitions.get(training.acquisition)
     if why is not None:
         others = ", ".join(sorted(ACQUISITIONS.keys() - task.refused_acquisitions.keys()))
         raise ValueError(f"The acquisition {training.acquisition} cannot work on {task.name}: {why}. Use {others}.")
+    if task.compute_loss is not None and training.label_smoothing_factor:
+        raise ValueError(
+            f"`label_smoothing_factor` is {training.label_smoothing_factor}: it has no effect on {task.name}, whose "
+            "loss is its own. Leave it out."
+        )
 
 
 def _metric_names(task: Task, data: DataArguments, targets: Targets) -> Sequence[str]:

@@ -94,6 +94,11 @@ def test_a_model_in_a_local_folder_runs_and_is_loaded_bit_for_bit(model_type: st
     assert len(rows) == 2 and not rows & known
 
 
+def test_label_smoothing_is_refused_as_the_loss_knows_none(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="`label_smoothing_factor` is 0.1: it has no effect on segmentation"):
+        make_trainer(data, tmp_path, label_smoothing_factor=0.1)
+
+
 def write_recipe(folder: Path) -> Path:
     path = folder / "recipe.yaml"
     path.write_text("task: segmentation\n")
