@@ -95,10 +95,10 @@ class GradientSketch:
         self.scales = {name: noise_scale * norms[name] / math.sqrt(global_numel(t)) for name, t in tensors.items()}
         self.shapes = {name: torch.Size(global_shape(tensor)) for name, tensor in tensors.items()}
         held = [(module, _names_held(module, names)) for module in model.modules()]
-        self.backward_once = any(map(is_zero3, model.parameters()))
         self.modules = [(module, known) for module, known in held if known]
         self.observable = observable
         self.num_projections, self.num_output_projections = num_projections, num_output_projections
+        self.backward_once = any(map(is_zero3, model.parameters()))
         self._directions: Tensor | None = None
         self._checked = False
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import tiny_tasks
 import torch
 from datasets import Dataset, DatasetDict, Features, Image
 from segmentation_data import CONFIGS, NAMES, SIZES, VALUE_OF_VOID, make_folder, make_scenes
@@ -40,11 +41,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def flags(**settings: Any) -> list[str]:
-    words = []
-    for name, value in {**SETTINGS, **settings}.items():
-        values = value if isinstance(value, list | tuple) else [json.dumps(value) if isinstance(value, dict) else value]
-        words += [f"--{name}", *map(str, values)]
-    return [*words, "--class_names", *NAMES]
+    return tiny_tasks.flags({**SETTINGS, "class_names": NAMES, **settings})
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A run of each kind of task, from files as a user has them, small enough to be repeated on several processes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,15 @@ from hf_noise_al.run import prepare
 
 ROWS, QUERY, STEP = 23, 6, 8
 """Rows of a pool, neither even nor a multiple of the batch, rows asked for, and rows of an optimizer step."""
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as flags of `hf-noise-al run`."""
+    words = []
+    for name, value in settings.items():
+        values = value if isinstance(value, list | tuple) else [json.dumps(value) if isinstance(value, dict) else value]
+        words += [f"--{name}", *map(str, values)]
+    return words
 
 
 def save_tables(folder: Path) -> dict[str, Any]:
@@ -96,8 +105,4 @@ def make_trainer(folder: Path, task: str, output: Path, **settings: Any) -> Acti
         **{"per_device_eval_batch_size": 4, "disable_tqdm": "true", "save_strategy": "no", "report_to": "none"},
         **settings,
     }
-    words = []
-    for name, value in settings.items():
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        words += [f"--{name}", *map(str, values)]
-    return prepare(*parse(None, words)).trainer
+    return prepare(*parse(None, flags(settings))).trainer
