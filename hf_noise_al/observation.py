@@ -49,7 +49,8 @@ class Observer:
         collate: The data collator.
         prepare: Moves a batch to the device.
         batch_size: Rows in a batch of the longest rows; batches of shorter ones hold more, for as many tokens.
-        gradient_batch_size: The same for the gradient sketch, which keeps every layer's activations and projections.
+        train_batch_size: Rows in a batch of training. The gradient sketch takes half of that at a time: it keeps every
+            layer's activations, as training does, and its projections beside them.
         accelerator: Knows the processes and the device.
         num_workers: Worker processes that collate.
         disable_tqdm: Show no progress bar.
@@ -65,7 +66,7 @@ class Observer:
         collate: Callable[[list[Any]], Any],
         prepare: Callable[[Any], Batch],
         batch_size: int,
-        gradient_batch_size: int,
+        train_batch_size: int,
         accelerator: Accelerator,
         num_workers: int = 0,
         disable_tqdm: bool = False,
@@ -81,7 +82,7 @@ class Observer:
         tokens = None if known is None else max_tokens_per_batch
         longest = max([1, *self.lengths])
         most = tokens or batch_size * longest
-        self.limits = {False: most, True: min(most, gradient_batch_size * longest)}
+        self.limits = {False: most, True: min(most, max(1, train_batch_size // 2) * longest)}
         """Most tokens at a time, by whether a graph is kept."""
         self.dealt = token_batches(self.lengths, most)
         self._keep_to(most)

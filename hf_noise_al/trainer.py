@@ -337,7 +337,7 @@ class ActiveTrainer(UpstreamTrainer):
             self.data_collator,
             self._prepare_inputs,
             self.args.per_device_eval_batch_size,
-            max(1, self.args.per_device_train_batch_size // 2),
+            self.args.per_device_train_batch_size,
             self.accelerator,
             self.args.dataloader_num_workers,
             bool(self.args.disable_tqdm),

@@ -280,6 +280,26 @@ def test_scaling_says_which_run_failed_and_why(
     assert f"Failed with 99 candidates on 1 processes: {reason}" in capsys.readouterr().err
 
 
+def test_scaling_keeps_what_was_measured_before_a_run_failed(
+    programs: SimpleNamespace,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fake(recipe: Path, flags: Any, options: Any, names: list[str], size: int, processes: int | None) -> Any:
+        if size == 16:
+            raise programs.scaling.InvalidArgument("Failed with 16 candidates")
+        return "a machine", [{"name": "forward", "cost": 1.0, "seconds": 2.0, "peak_bytes": None}]
+
+    monkeypatch.setattr(programs.scaling, "_run", fake)
+    answer = tmp_path / "costs.json"
+    assert run("--scaling", "--sizes", "8", "16", "32", "--json", str(answer)) == 2
+    assert [row["candidates"] for row in rows_of(answer)] == [8]
+    said = capsys.readouterr()
+    assert "| forward | 8 | 1 | 1.00 | 2.00 |" in said.out and "Failed with 16 candidates" in said.err
+
+
 @pytest.mark.slow
 def test_runs_as_a_program_with_memory_and_on_two_processes(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

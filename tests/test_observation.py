@@ -28,7 +28,7 @@ def make_observer(
     process: int = 0,
     processes: int = 1,
     max_tokens_per_batch: int | None = None,
-    gradient_batch_size: int = 8,
+    train_batch_size: int = 16,
 ) -> Observer:
     accelerator = SimpleNamespace(
         num_processes=processes, process_index=process, is_local_main_process=True, device=torch.device("cpu")
@@ -41,7 +41,7 @@ def make_observer(
         collator,
         dict,
         batch_size,
-        gradient_batch_size,
+        train_batch_size,
         accelerator,
         disable_tqdm=True,
         max_tokens_per_batch=max_tokens_per_batch,
@@ -116,9 +116,9 @@ def test_batches_shrink_when_memory_runs_out_and_stay_small(caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("budget", [None, 40])
-def test_a_graph_is_kept_for_as_many_tokens_as_in_training(budget: int | None) -> None:
+def test_a_graph_is_kept_for_half_as_many_tokens_as_in_training(budget: int | None) -> None:
     pool, model = make_pool(50), make_model()
-    observer = make_observer(pool, model, batch_size=20, gradient_batch_size=3, max_tokens_per_batch=budget)
+    observer = make_observer(pool, model, batch_size=20, train_batch_size=6, max_tokens_per_batch=budget)
     seen: list[torch.Size] = []
     clean = observer(noting_shapes(seen))
     before = list(seen)
@@ -131,7 +131,7 @@ def test_a_graph_is_kept_for_as_many_tokens_as_in_training(budget: int | None) -
     sketch = GradientSketch(model, 1e-3, torch.Generator().manual_seed(0), observable=noting_probabilities)
     rows = observer(sketch)
     assert max(map(torch.Size.numel, seen)) <= (budget or 3 * max(map(len, pool["input_ids"])))
-    in_large_batches = make_observer(pool, model, batch_size=50, gradient_batch_size=50)
+    in_large_batches = make_observer(pool, model, batch_size=50, train_batch_size=100)
     assert torch.allclose(rows, in_large_batches(sketch), rtol=1e-3, atol=1e-7)
     seen.clear()
     assert torch.equal(observer(noting_shapes(seen)), clean) and seen == before, "without a graph, as before"

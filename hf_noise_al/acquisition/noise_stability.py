@@ -140,14 +140,15 @@ class NoiseStability(Acquisition):
             return self.estimator == "gradient_sketch"
         unsupported = unsupported_tensors(candidates.model, self.parameter_filter)
         passes = num_backward_passes(candidates.model, observable, self.num_output_projections)
+        rival = f"the {self.num_perturbations + 1} forward passes of finite differences"
         if unsupported:
             why = f"the gradient sketch has no rule for {', '.join(unsupported[:5])}"
         elif passes > self.num_perturbations:
-            why = f"{passes} backward passes cost more than {self.num_perturbations} perturbations"
+            why = f"the number of backward passes, {passes}, is not below {rival}"
         else:
             logger.info(
-                "estimator='auto' takes the gradient sketch: every perturbed module is supported, and "
-                f"{passes} backward passes cost less than {self.num_perturbations} perturbations."
+                "estimator='auto' takes the gradient sketch: every perturbed module is supported, and the number of "
+                f"backward passes, {passes}, is below {rival}."
             )
             return True
         logger.info(f"estimator='auto' takes finite differences: {why}.")

@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.scaling:
             from scaling import scale
 
-            text, rows = scale(recipe, flags, options)
+            for text, rows in scale(recipe, flags, options):
+                _tell(text, rows, options.json)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 bench = prepare_bench(recipe, flags, options.candidates, options.dtype, folder)
@@ -50,15 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     options.json.write_text(json.dumps(peak_bytes(bench, options.memory_of)))
                     return 0
                 text, rows = _compare(bench, options, recipe, flags)
-                if not bench.is_main_process:
-                    return 0
+                if bench.is_main_process:
+                    _tell(text, rows, options.json)
     except InvalidArgument as error:
         print(f"acquisition.py: {error}", file=sys.stderr)
         return 2
-    print(text)
-    if options.json is not None:
-        options.json.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
     return 0
+
+
+def _tell(text: str, rows: Sequence[dict[str, Any]], file: Path | None) -> None:
+    print(text, flush=True)
+    if file is not None:
+        file.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
 
 
 def _compare(

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,29 @@ from hf_noise_al.recipe import InvalidArgument
 
 SCRIPT = Path(__file__).with_name("acquisition.py")
 DEFAULT = ["forward", "gradient_sketch_512"]
+HEAD = ["| variant | candidates | processes | forward passes | seconds |", "| --- | --: | --: | --: | --: |"]
 
 
-def scale(recipe: Path, flags: Sequence[str], options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
-    """Run the benchmark for each size, and for each number of processes; return what to print, and the rows."""
+def scale(
+    recipe: Path, flags: Sequence[str], options: argparse.Namespace
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Run the benchmark for each size and each number of processes; after each yield its lines, and all rows so far."""
     names = DEFAULT if options.variants == list(VARIANTS) else options.variants
     places = [(size, None) for size in options.sizes] + [(options.candidates, number) for number in options.processes]
-    head, rows = "", []
+    rows: list[dict[str, Any]] = []
     for size, processes in places:
         head, found = _run(recipe, flags, options, names, size, processes)
+        lines = [_line(row, size, processes or 1) for row in found]
+        if not rows:
+            lines = [head, "", *HEAD, *lines]
         rows += [{**row, "candidates": size, "processes": processes or 1} for row in found]
-    lines = ["| variant | candidates | processes | forward passes | seconds |", "| --- | --: | --: | --: | --: |"]
-    for row in rows:
-        place = f"| {row['name']} | {row['candidates']:,} | {row['processes']} |"
-        reason = row.get("reason")
-        cost = f"not available: {reason} | |" if reason else f"{row['cost']:.2f} | {row['seconds']:.2f} |"
-        lines.append(f"{place} {cost}")
-    return "\n".join([head, "", *lines]), rows
+        yield "\n".join(lines), rows
+
+
+def _line(row: dict[str, Any], size: int, processes: int) -> str:
+    reason = row.get("reason")
+    cost = f"not available: {reason} | |" if reason else f"{row['cost']:.2f} | {row['seconds']:.2f} |"
+    return f"| {row['name']} | {size:,} | {processes} | {cost}"
 
 
 def _run(
