@@ -91,7 +91,7 @@ TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
 def save(folder: Path) -> None:
     """Save the data and the settings of every task, in a folder for each."""
     for task, make in TASKS.items():
-        (folder / task).mkdir()
+        (folder / task).mkdir(parents=True)
         settings = make(folder / task)
         (folder / task / "settings.json").write_text(json.dumps(settings, default=str))
 

@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import transformers
+
 ROOT = Path(__file__).resolve().parent.parent.parent
+RESUMES = int(transformers.__version__.split(".")[0]) >= 5
+"""Whether upstream resumes a training on several processes."""
 
 
 def free_port() -> int:

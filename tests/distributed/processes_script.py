@@ -1,4 +1,4 @@
-"""Started on several processes by test_processes.py; what each process found goes to ``FOLDER/found-RANK.json``."""
+"""Started on several processes by tests of this folder; what each process found goes to ``FOLDER/found-RANK.json``."""
 
 import json
 import os
@@ -12,6 +12,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import shard_parts
+import task_parts
 from tiny_run import make_model, make_pool, make_trainer, outcome
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback
@@ -155,6 +157,8 @@ def main() -> None:
         "look": lambda: [first_look_then_training(folder, fresh) for fresh in (False, True)],
         "resume": lambda: run_stop_and_resume(folder),
         "killed": lambda: killed_run(folder),
+        "shards": shard_parts.work,
+        "tasks": lambda: task_parts.work(folder / "tasks", folder / "tasks" / "several", processes),
     }
     found = {"processes": processes, **{part: work[part]() for part in parts}}
     (folder / f"found-{rank}.json").write_text(json.dumps(found))

@@ -11,11 +11,10 @@ import launching
 import processes_script
 import pytest
 import torch
-import transformers
+from launching import RESUMES
 
 pytestmark = pytest.mark.slow  # it starts interpreters
 
-RESUMES = int(transformers.__version__.split(".")[0]) >= 5
 only_if_upstream_resumes = pytest.mark.skipif(
     not RESUMES, reason="transformers 4 cannot load an optimizer on several processes without an accelerator"
 )
@@ -42,16 +41,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "queries": processes_script.queries(folder),
             "gradients": processes_script.gradient_norms(folder, processes=1),
         }
-
-
-@pytest.fixture(scope="module")
-def two_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("two")
-
-
-@pytest.fixture(scope="module")
-def two(two_folder: Path) -> list[dict[str, Any]]:
-    return launch("ddp", 2, two_folder, "gradients", "queries", "look", *(["resume"] if RESUMES else []))
 
 
 def test_two_processes_ask_for_the_same_rows_in_the_same_order(
@@ -104,8 +93,10 @@ def test_one_process_writes(two: list[dict[str, Any]], two_folder: Path) -> None
     assert (run / "_rounds" / "02" / "model" / "model.safetensors").exists()
 
 
-def test_four_processes_ask_for_the_same_rows_in_the_same_order(tmp_path: Path, alone: dict[str, Any]) -> None:
-    for found in launch("torchrun", 4, tmp_path, "queries"):
+def test_four_processes_ask_for_the_same_rows_in_the_same_order(
+    four: list[dict[str, Any]], alone: dict[str, Any]
+) -> None:
+    for found in four:
         assert found["queries"] == alone["queries"]
 
 

@@ -1,12 +1,7 @@
-"""Started on two processes by test_tasks_on_processes.py: queries and one step of training of several tasks."""
+"""Queries and one step of training of several tasks; on one process, and as a part of processes_script.py."""
 
-import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from segmentation_data import CONFIGS
 from tiny_tasks import QUERY, STEP, TASKS, make_trainer
@@ -47,14 +42,3 @@ def work(folder: Path, output: Path, processes: int) -> dict[str, Any]:
         "queries": {f"{task} by {name}": query(folder, task, name, output) for task in TASKS for name in ESTIMATORS},
         "steps": {task: one_step(folder, task, output, processes) for task in TASKS if task != "token_classification"},
     }
-
-
-def main() -> None:
-    folder = Path(sys.argv[1])
-    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    found = {"processes": processes, **work(folder, folder / "several", processes)}
-    (folder / f"found-{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()
