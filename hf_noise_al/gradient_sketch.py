@@ -127,8 +127,9 @@ class GradientSketch:
                 taps.project(next(graphs), direction, number, width) * math.sqrt(self.num_projections / width)
                 for number, (direction, width) in enumerate(zip(directions, widths, strict=True))
             ]
-        lengths = torch.linalg.vector_norm(outputs.detach(), dim=1, keepdim=True)
-        return torch.cat(parts, dim=1) / torch.where(lengths > 0, lengths, 1)
+        rows = torch.cat(parts, dim=1)
+        lengths = torch.linalg.vector_norm(outputs.detach(), dim=1, keepdim=True, dtype=rows.dtype)
+        return rows / torch.where(lengths > 0, lengths, 1)
 
     def _outputs(self, model: nn.Module, inputs: Mapping[str, Tensor], taps: _Taps) -> Tensor:
         try:
@@ -243,7 +244,8 @@ class _Taps:
 
     def project(self, outputs: Tensor, vector: Tensor, direction: int, width: int) -> Tensor:
         """Differentiate ``outputs @ vector`` and project every layer's gradient on `width` noises: (B, width)."""
-        total = torch.zeros(self.size, width, dtype=outputs.dtype, device=outputs.device)
+        dtype = torch.promote_types(outputs.dtype, torch.float32)
+        total = torch.zeros(self.size, width, dtype=dtype, device=outputs.device)
         sketch = self.sketch
 
         def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor) -> None:

@@ -125,37 +125,44 @@ def log_choice(model: nn.Module, parameter_filter: str) -> None:
 
 
 @contextmanager
-def full_precision(model: nn.Module) -> Iterator[None]:
+def full_precision(model: nn.Module, gathered_as: torch.dtype | None = None) -> Iterator[None]:
     """Compute in float32 inside the block: weights and buffers cast, autocast and TF32 off; exact restore.
 
     The deviations of noise stability are smaller than the rounding of bfloat16, float16 and TF32 products, so finite
     differences mean something only here. Weights of lower precision get a float32 copy for the time of the block.
 
+    Args:
+        model: The model.
+        gathered_as: A lower precision that sharded weights may have, or be gathered in; they keep it in the block.
+
     Raises:
-        ValueError: weights are sharded in low precision, or are cast to it where they are gathered.
+        ValueError: weights are sharded in another low precision, or are cast to it where they are gathered.
     """
-    _check_sharded_precision(model)
+    sharded = is_sharded(model)
+    if sharded:
+        settle(model)
+        check_sharded_precision({p.dtype for p in model.parameters()} | gathered_dtypes(model), gathered_as)
     with ExitStack() as stack:
         for device_type in {tensor.device.type for tensor in _tensors(model)} or {"cpu"}:
             stack.enter_context(torch.autocast(device_type, enabled=False))
         stack.enter_context(_ieee_products())
         stack.enter_context(_without_accelerate_autocast(model))
-        stack.enter_context(_float32_tensors(model))
+        if not sharded:
+            stack.enter_context(_float32_tensors(model))
         yield
 
 
-def _check_sharded_precision(model: nn.Module) -> None:
-    if not is_sharded(model):
-        return
-    settle(model)
-    held = {parameter.dtype for parameter in model.parameters()}
-    low = (held | gathered_dtypes(model)).intersection(_LOW_PRECISION)
+def check_sharded_precision(found: set[torch.dtype], allowed: torch.dtype | None) -> None:
+    """Raise ValueError where sharded weights, found in these types, are in a lower precision than `allowed`."""
+    low = found.intersection(_LOW_PRECISION) - {allowed}
     if low:
+        sketch = '{"estimator": "gradient_sketch", "autocast": "bfloat16"}'
         raise ValueError(
-            f"Finite differences need float32, and the sharded weights are {low.pop()} or become it where they are "
+            f"Noise stability computes in float32, and the sharded weights are {low.pop()} or become it where they are "
             "gathered, which cannot be switched off. Load the model in float32 and train without mixed precision "
-            "(`mixed_precision: 'no'`, neither `bf16` nor `fp16`), use DistributedDataParallel, or choose an "
-            "acquisition that perturbs nothing."
+            "(`mixed_precision: 'no'`, neither `bf16` nor `fp16`); where it is bfloat16, let the gradient sketch "
+            f"compute in it (`acquisition_kwargs` {sketch}); use DistributedDataParallel; or choose an acquisition "
+            "that perturbs nothing."
         )
 
 

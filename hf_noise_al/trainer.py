@@ -16,7 +16,7 @@ from transformers import Trainer, set_seed
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.logging import get_logger
 
-from .acquisition import Acquisition, Candidates, Query
+from .acquisition import Acquisition, Candidates, NoiseStability, Query
 from .annotators import Annotator, HeldOutLabels
 from .augmentation import Augmentation, batch_generator
 from .fingerprint import run_fingerprint
@@ -71,6 +71,8 @@ class ActiveTrainer(UpstreamTrainer):
         self.data = PoolDataset(self.train_dataset, self.args.label_column, read_answer)
         self.annotator = annotator
         self.acquisition = acquisition or self.args.make_acquisition()
+        if isinstance(self.acquisition, NoiseStability):
+            self._refuse_low_precision_of_shards(self.acquisition.lower_precision)
         self.observable = observable
         self.augmentation = augmentation
         self._batch_of_step = (-1, 0)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import CommitInfo
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -26,6 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.logging import get_logger
 
 from .callbacks import ActiveTrainerCallback
+from .perturbation import check_sharded_precision
 from .sharding import is_sharded, settle, settle_by
 from .training_args import ActiveTrainingArguments
 from .weight_files import load_weights, whole_weights
@@ -118,6 +120,10 @@ class UpstreamTrainer(Trainer):
                     f"buffers ({buffers[0]}) that way. Set `fsdp_cpu_ram_efficient_loading: false` (`accelerate launch "
                     "--fsdp_cpu_ram_efficient_loading false`)."
                 )
+
+    def _refuse_low_precision_of_shards(self, allowed: torch.dtype | None) -> None:
+        policy = getattr(getattr(self.accelerator.state, "fsdp_plugin", None), "mixed_precision_policy", None)
+        check_sharded_precision({getattr(policy, "param_dtype", None) or torch.float32}, allowed)
 
     def _refuse_other_deepspeed(self) -> None:
         config = self.accelerator.state.deepspeed_plugin.hf_ds_config.config

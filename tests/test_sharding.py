@@ -1,5 +1,6 @@
 """Parts of tensors, by shape and by norm. Tensors that several processes hold are in distributed/test_sharded.py."""
 
+import operator
 from collections.abc import Iterator
 
 import pytest
@@ -84,7 +85,7 @@ def test_settling_brings_back_what_a_forward_pass_left_gathered(one_process: Non
 
 @needs_fsdp2_on_a_cpu
 @pytest.mark.parametrize("how", ["weights", "policy", "neither"])
-def test_finite_differences_refuse_sharded_weights_of_low_precision(one_process: None, how: str) -> None:
+def test_sharded_weights_of_low_precision_are_refused_unless_allowed(one_process: None, how: str) -> None:
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16) if how == "policy" else MixedPrecisionPolicy()
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)).to(torch.bfloat16 if how == "weights" else torch.float32)
     fully_shard(model, mesh=init_device_mesh("cpu", (1,)), mp_policy=policy)
@@ -94,11 +95,16 @@ def test_finite_differences_refuse_sharded_weights_of_low_precision(one_process:
         return
     with (
         pytest.raises(
-            ValueError, match=r"Finite differences need float32.*are torch.bfloat16.*`mixed_precision: 'no'`"
+            ValueError, match=r"Noise stability computes in float32.*are torch.bfloat16.*`mixed_precision: 'no'`"
         ),
-        full_precision(model),
+        full_precision(model, gathered_as=torch.float16),
     ):
         pytest.fail("the body must not run")
+    before = list(model.parameters())
+    with full_precision(model, gathered_as=torch.bfloat16):
+        assert model(torch.ones(1, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+        settle(model)
+        assert all(map(operator.is_, before, model.parameters())), "no copies, which FSDP2 would not know"
 
 
 def zero3_parts(tensor: torch.Tensor, processes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[nn.Parameter]:

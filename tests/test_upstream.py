@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from huggingface_hub.utils import filter_repo_objects
 from tiny_run import assert_same_outcome, collate, make_model, make_pool, make_trainer, outcome
 from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer
 from transformers.integrations.deepspeed import deepspeed_init
 
@@ -160,6 +161,7 @@ class Plugin:
     fsdp_version = 2
     cpu_ram_efficient_loading = False
     transformer_cls_names_to_wrap: list[str] | None = None
+    mixed_precision_policy: MixedPrecisionPolicy | None = None
 
 
 @pytest.fixture
@@ -198,6 +200,28 @@ def test_other_deepspeed_than_plain_zero3_is_refused(tmp_path: Path, config: dic
     found.hf_ds_config.config = config
     with pytest.raises(ValueError, match=message):
         trainer._refuse_what_cannot_work()
+
+
+def test_weights_gathered_in_low_precision_are_refused_before_the_first_round(
+    tmp_path: Path, sharding: tuple[ActiveTrainer, Plugin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, (_, plugin) = Trainer.create_accelerator_and_postprocess, sharding
+
+    def create_with_plugin(trainer: Trainer) -> None:
+        create(trainer)
+        trainer.accelerator.state.fsdp_plugin = plugin
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create_with_plugin)
+    in_bfloat16 = {"estimator": "gradient_sketch", "autocast": "bfloat16"}
+    make_trainer(tmp_path / "float32")
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16)
+    make_trainer(tmp_path / "sketch", acquisition_kwargs=in_bfloat16)
+    make_trainer(tmp_path / "random", acquisition="random", acquisition_kwargs=None)
+    with pytest.raises(ValueError, match="sharded weights are torch.bfloat16 or become it where they are gathered"):
+        make_trainer(tmp_path / "refused")
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.float16)
+    with pytest.raises(ValueError, match=r"torch.float16 or become it.*`mixed_precision: 'no'`"):
+        make_trainer(tmp_path / "half", acquisition_kwargs=in_bfloat16)
 
 
 @pytest.mark.parametrize("name", ["tp_size", "cp_size", "dp_replicate_size"])

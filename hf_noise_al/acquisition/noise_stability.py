@@ -62,7 +62,8 @@ class NoiseStability(Acquisition):
     max_feature_dim: int = 1024
     """Widest rows of finite differences; wider ones are projected."""
     autocast: Literal["bfloat16"] | None = None
-    """Lower precision of the gradient sketch's forward and backward passes; None is float32."""
+    """Lower precision of the gradient sketch's forward and backward passes, also of weights that are sharded in it or
+    gathered in it; None is float32."""
 
     def __post_init__(self) -> None:
         check_noise_scale(self.noise_scale)
@@ -85,6 +86,11 @@ class NoiseStability(Acquisition):
                     f"rounding of {self.autocast} products and would be noise. Name that estimator, or leave "
                     "`autocast` out."
                 )
+
+    @property
+    def lower_precision(self) -> torch.dtype | None:
+        """What `autocast` stands for."""
+        return torch.bfloat16 if self.autocast else None
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the candidates whose outputs move most and most differently; scores are lengths of deviations."""
@@ -157,7 +163,7 @@ class NoiseStability(Acquisition):
     def _sketched(
         self, model: nn.Module, groups: list[Observe], observable: Observable, generator: torch.Generator
     ) -> list[Tensor]:
-        with full_precision(model):
+        with full_precision(model, gathered_as=self.lower_precision):
             sketch = GradientSketch(
                 model,
                 self.noise_scale,
@@ -168,8 +174,8 @@ class NoiseStability(Acquisition):
                 self.num_output_projections,
             )
             device_type = next(model.parameters()).device.type
-            lower = torch.autocast(device_type, torch.bfloat16) if self.autocast else nullcontext()
-            with lower:
+            lower = self.lower_precision
+            with nullcontext() if lower is None else torch.autocast(device_type, lower):
                 return [observe(sketch, "gradient sketch") for observe in groups]
 
 

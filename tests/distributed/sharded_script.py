@@ -24,11 +24,12 @@ from accelerate.utils import DistributedType
 from peft import LoraConfig, TaskType, get_peft_model
 from processes_script import ESTIMATORS, ROUNDS, Stop, query_trainer
 from tiny_run import make_model, make_pool, outcome
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.observables import probabilities
 from hf_noise_al.perturbation import perturbed, perturbed_tensors
-from hf_noise_al.sharding import global_norms, is_sharded, local, settle, whole
+from hf_noise_al.sharding import gathered_dtypes, global_norms, is_sharded, local, settle, whole
 from hf_noise_al.weight_files import whole_weights
 
 HARDWARE: dict[str, Any] = {"use_cpu": os.environ.get("SIMULATED") != "zero3"}
@@ -118,6 +119,32 @@ def deviations(folder: Path) -> dict[str, Any]:
         "norms": global_norms(list(perturbed_tensors(model).values())),
         "smallest shard": min(local(parameter).numel() for parameter in model.parameters()),
     }
+
+
+def sketched(folder: Path, autocast: str | None = None) -> dict[str, Any]:
+    """Return rows of the gradient sketch; with `autocast`, FSDP2 gathers the weights in bfloat16."""
+    trainer = make_trainer(
+        folder / f"sketched-{autocast}", pool=make_pool(21), acquisition="random", acquisition_kwargs=None
+    )
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if autocast and plugin is not None:
+        before, plugin.mixed_precision_policy = plugin.mixed_precision_policy, MixedPrecisionPolicy(torch.bfloat16)
+    trainer._prepare_to_look()
+    if autocast and plugin is not None:
+        plugin.mixed_precision_policy = before
+    kept, candidates = bits(trainer.model), trainer._candidates(list(range(21)))
+
+    def rows(**settings: Any) -> torch.Tensor:
+        return NoiseStability(**settings).deviations(candidates, torch.Generator().manual_seed(0))
+
+    found = rows(estimator="gradient_sketch", autocast=autocast).tolist()
+    refusal = None
+    if gathered_dtypes(trainer.model) == {torch.bfloat16}:
+        try:
+            rows()
+        except ValueError as error:
+            refusal = str(error)
+    return {"rows": found, "refusal": refusal, "bits kept": all(map(torch.equal, kept, bits(trainer.model)))}
 
 
 RUN: dict[str, Any] = {
@@ -250,6 +277,8 @@ def lora(folder: Path) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Path], Any]] = {
     "queries": queries,
     "deviations": deviations,
+    "sketch": sketched,
+    "sketch in bfloat16": partial(sketched, autocast="bfloat16"),
     "runs": runs,
     "uninterrupted": uninterrupted_run,
     "killed": killed_run,

@@ -56,7 +56,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = {part: sharded_script.PARTS[part](folder) for part in ("queries", "deviations", "runs", "lora")}
+        found = {
+            part: sharded_script.PARTS[part](folder) for part in ("queries", "deviations", "sketch", "runs", "lora")
+        }
     finally:
         torch.set_num_threads(before)
     return json.loads(json.dumps(found))
@@ -74,7 +76,9 @@ def two_folder(strategy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(strategy: str, two_folder: Path) -> list[dict[str, Any]]:
-    return launch(strategy, 2, two_folder, "queries", "deviations", "runs", "lora", "uninterrupted")
+    return launch(
+        strategy, 2, two_folder, "queries", "deviations", "sketch in bfloat16", "runs", "lora", "uninterrupted"
+    )
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -124,6 +128,19 @@ def test_simulated_sharding_adds_the_noise_of_one_process(two: list[dict[str, An
             torch.testing.assert_close(
                 torch.tensor(found["deviations"]["moved"][name]), torch.tensor(expected), rtol=1e-5, atol=1e-7
             )
+
+
+def test_simulated_sharding_in_bfloat16_leaves_the_sketch_nearly_what_float32_makes_it(
+    strategy: str, two: list[dict[str, Any]], alone: dict[str, Any]
+) -> None:
+    expected = torch.tensor(alone["sketch"]["rows"])
+    for found in (each["sketch in bfloat16"] for each in two):
+        rows = torch.tensor(found["rows"])
+        assert not torch.equal(rows, expected)
+        assert torch.corrcoef(torch.stack([rows.flatten(), expected.flatten()]))[0, 1] > 0.99
+        assert found["bits kept"]
+        if strategy == "fsdp2":  # ZeRO-3 has its precision from a file
+            assert "weights are torch.bfloat16 or become it" in found["refusal"]
 
 
 @pytest.mark.parametrize("name", ["model", "model_init", "regression"])
