@@ -11,13 +11,9 @@ import launching
 import processes_script
 import pytest
 import torch
-from launching import RESUMES
+from launching import only_if_upstream_resumes
 
 pytestmark = pytest.mark.slow  # it starts interpreters
-
-only_if_upstream_resumes = pytest.mark.skipif(
-    not RESUMES, reason="transformers 4 cannot load an optimizer on several processes without an accelerator"
-)
 
 SCRIPT = processes_script.__file__
 launch = partial(launching.launch, SCRIPT)

@@ -10,8 +10,8 @@ import launching
 import pytest
 import sharded_script
 import torch
-import transformers
 from accelerate.utils import FullyShardedDataParallelPlugin
+from launching import only_if_upstream_resumes
 from transformers import BertForSequenceClassification
 
 from hf_noise_al.weight_files import whole_weights
@@ -38,10 +38,6 @@ ENVIRONMENTS = {
 }
 pytestmark = pytest.mark.slow  # it starts interpreters
 QUERIES = ["entropy", "core_set", *(f"{few}{name}" for name in sharded_script.ESTIMATORS for few in ("", "few by "))]
-only_if_upstream_resumes = pytest.mark.skipif(
-    int(transformers.__version__.split(".")[0]) < 5,
-    reason="transformers 4 cannot load an optimizer on several processes without an accelerator",
-)
 
 
 def launch(strategy: str, processes: int, folder: Path, *parts: str, check: bool = True) -> list[dict[str, Any]]:
