@@ -259,7 +259,10 @@ def test_auto_takes_the_sketch_and_says_why(
 ) -> None:
     with caplog.at_level("INFO", "hf_noise_al"):
         NoiseStability().select(candidates_of(model, sentences), 2, generator())
-    assert "takes the gradient sketch: every perturbed module is supported, and 8 backward passes" in caplog.text
+    assert (
+        "takes the gradient sketch: every perturbed module is supported, and the number of backward passes, 8"
+        in caplog.text
+    )
     other = deepcopy(model)
     other.bert.embeddings.word_embeddings.max_norm = 100.0
     with caplog.at_level("INFO", "hf_noise_al"):
