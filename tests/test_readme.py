@@ -74,6 +74,7 @@ def test_every_block_says_its_language() -> None:
         assert block.language in LANGUAGES, f"{name(block)} is ```{block.language}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "output"), PYTHON, ids=[name(block) for block, _ in PYTHON])
 def test_python_runs_and_prints_what_is_shown(block: Block, output: Block | None, tmp_path: Path) -> None:
     script = tmp_path / "block.py"

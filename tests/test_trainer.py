@@ -796,6 +796,7 @@ def test_hyperparameter_search_starts_each_trial_afresh(tmp_path: Path) -> None:
     assert outcomes[1] == [(a.row, a.score) for a in alone.pool.annotations]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_over_twenty_rounds(tmp_path: Path) -> None:
     held: list[tuple[int, int, int]] = []
 
