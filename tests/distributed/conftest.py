@@ -26,5 +26,5 @@ def two(two_folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of four processes found, by part."""
-    parts = ["queries by noise stability", "shards"]
-    return launching.launch(processes_script.__file__, "torchrun", 4, tmp_path_factory.mktemp("four"), *parts)
+    folder = tmp_path_factory.mktemp("four")
+    return launching.launch(processes_script.__file__, "torchrun", 4, folder, "queries", "shards")

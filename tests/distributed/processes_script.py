@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -99,13 +98,10 @@ def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> di
     }
 
 
-def queries(folder: Path, others: Sequence[str] = ("entropy", "random", "core_set", "badge", "bald")) -> dict[str, Any]:
-    names = [*ESTIMATORS, *others]
-    few = [name for name in names if name not in ("entropy", "random", "core_set")]
-    return {
-        **{name: query(folder, name) for name in names},
-        **{f"few by {name}": query(folder, name, rows=3, size=2) for name in few},
-    }
+def queries(folder: Path) -> dict[str, Any]:
+    found = {name: query(folder, name) for name in (*ESTIMATORS, "entropy", "random", "core_set", "badge", "bald")}
+    few = {f"few by {name}": query(folder, name, rows=3, size=2) for name in (*ESTIMATORS, "badge", "bald")}
+    return {**found, **few}
 
 
 def parameters(trainer: ActiveTrainer) -> list[float]:
@@ -158,7 +154,6 @@ def main() -> None:
     work = {
         "gradients": lambda: gradient_norms(folder, processes),
         "queries": lambda: queries(folder),
-        "queries by noise stability": lambda: queries(folder, others=()),
         "look": lambda: [first_look_then_training(folder, fresh) for fresh in (False, True)],
         "resume": lambda: run_stop_and_resume(folder),
         "killed": lambda: killed_run(folder),
