@@ -14,7 +14,7 @@ os.environ.update(
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # these models are too small for a second thread to help
 
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -31,6 +31,13 @@ from transformers import (  # noqa: E402
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = "a the film book cat dog is was very not fine poor and or bad good".split()
+
+
+@pytest.fixture(autouse=True)
+def own_precision() -> Iterator[None]:
+    """Let no test's precision reach the next: transformers 4.57 leaves a run's `bf16` in the environment."""
+    yield
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
 
 
 @pytest.fixture(scope="session")
