@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .layer_gradients import layer_gradient, why_unsupported
+from .layer_gradients import layer_gradient, layer_input, why_unsupported
 from .observables import Observable, is_multi_label, probabilities
 from .perturbation import check_noise_scale, perturbed_tensors, tensor_generator
 from .rank_one_noise import RankOneNoise
@@ -179,7 +179,15 @@ class GradientSketch:
         if not tensors:
             return
         before = {name: t.requires_grad for name, t in tensors.items()}
+        tied = [
+            (module, parameter, tensors[name])
+            for module, known in self.modules
+            for parameter, name in known.items()
+            if module in taps.called and name in tensors
+        ]
         try:
+            for module, parameter, t in tied:  # what comes through a call is known
+                module._parameters[parameter] = nn.Parameter(t.detach(), requires_grad=False)
             for t in tensors.values():
                 t.requires_grad_(True)
             outputs = self.observable(model, inputs)
@@ -187,6 +195,8 @@ class GradientSketch:
             if outputs.requires_grad:
                 found = torch.autograd.grad(outputs.square().sum(), list(tensors.values()), allow_unused=True)
         finally:
+            for module, parameter, t in tied:
+                module._parameters[parameter] = t
             for name, t in tensors.items():
                 t.requires_grad_(before[name])
         used = [name for name, gradient in zip(tensors, found, strict=True) if gradient is not None]
@@ -285,7 +295,7 @@ class _Taps:
 
     def _tap(self, names: dict[str, str], module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
         self.called.add(module)
-        inputs: Tensor = (args[0] if args else next(iter(kwargs.values()))).detach()
+        inputs = layer_input(module, args, kwargs)
         if self.expands and self.size > 1 and len(output) == 1 and isinstance(module, nn.Embedding):
             # a table of positions, the same for every example and added to what each has of its own
             self.expanded.extend(names.values())

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -96,7 +98,7 @@ def why_unsupported(module: nn.Module, parameter: str) -> str | None:
     if parameter not in ("weight", "bias") or (not isinstance(module, _OWN_FORWARD) and not _is_own_kind(module)):
         return f"a {parameter} of {type(module).__name__}"
     for kind in _OWN_FORWARD:
-        known = _is_scaled_embedding(module) or _has_data_format(module)
+        known = _is_scaled_embedding(module) or _is_position_table(module) or _has_data_format(module)
         if isinstance(module, kind) and type(module).forward is not kind.forward and not known:
             return f"{type(module).__name__} has a forward of its own"
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
@@ -108,13 +110,22 @@ def why_unsupported(module: nn.Module, parameter: str) -> str | None:
     return None
 
 
+def layer_input(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """Return what `layer_gradient` needs to know of a call: the input, or the rows that a table looked up."""
+    inputs: Tensor = args[0] if args else next(iter(kwargs.values()))
+    if _is_position_table(module):
+        numbers = torch.arange(_weight_shape(module)[0], dtype=torch.float32, device=inputs.device)
+        return _with_weight(module, numbers[:, None], *args, **kwargs)[..., 0].long()
+    return inputs.detach()
+
+
 def layer_gradient(module: nn.Module, parameter: str, inputs: Tensor, gradient: Tensor, size: int) -> LayerGradient:
     """Return the gradients of a supported module's `parameter` for each of `size` examples.
 
     Args:
         module: The layer.
         parameter: "weight" or "bias".
-        inputs: What the layer saw; the first dimension is that of the examples, possibly times parts of them.
+        inputs: Its `layer_input`; the first dimension is that of the examples, possibly times parts of them.
         gradient: Of what is differentiated, by the layer's output.
         size: B, the number of examples.
     """
@@ -188,11 +199,11 @@ def _normalized(module: nn.Module, inputs: Tensor) -> Tensor:
     return one - zero  # some add one to their weight
 
 
-def _with_weight(module: nn.Module, weight: Tensor, inputs: Tensor) -> Tensor:
+def _with_weight(module: nn.Module, weight: Tensor, *inputs: Any, **settings: Any) -> Tensor:
     """Return what `module` would with another weight, past its hooks: those of ZeRO-3 know their own weights alone."""
     other = copy.copy(module)
     other._parameters = {"weight": nn.Parameter(weight, requires_grad=False)}
-    outputs: Tensor = type(other).forward(other, inputs)
+    outputs: Tensor = type(other).forward(other, *inputs, **settings)
     return outputs
 
 
@@ -208,6 +219,11 @@ def _is_conv1d(module: nn.Module) -> bool:
 def _is_scaled_embedding(module: nn.Module) -> bool:
     """Return whether `module` is an embedding of transformers that multiplies its output with ``embed_scale``."""
     return isinstance(module, nn.Embedding) and type(module).__name__.endswith("ScaledWordEmbedding")
+
+
+def _is_position_table(module: nn.Module) -> bool:
+    """Return whether `module` is a table of transformers that works out itself which rows to look up (BART, OPT)."""
+    return isinstance(module, nn.Embedding) and class_name(module).endswith("LearnedPositionalEmbedding")
 
 
 def _has_data_format(module: nn.Module) -> bool:

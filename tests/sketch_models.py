@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
+    BartConfig,
+    BartForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     ConvNextConfig,
@@ -25,6 +27,8 @@ from transformers import (
     MobileNetV2ForImageClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
+    OPTConfig,
+    OPTForSequenceClassification,
     RegNetConfig,
     RegNetForImageClassification,
     ResNetConfig,
@@ -56,6 +60,15 @@ def text_inputs() -> Inputs:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def sentence_inputs() -> Inputs:
+    """Texts whose last token ends them, once, and whose padding is BART's."""
+    inputs = text_inputs()
+    ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(dim=1)
+    ids[inputs["attention_mask"] == 0] = 1
+    ids[torch.arange(len(ids)), lengths - 1] = 2
+    return inputs
+
+
 def image_inputs(size: int = 32) -> Inputs:
     return {"pixel_values": torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))}
 
@@ -78,6 +91,21 @@ def albert() -> nn.Module:
 def gpt2() -> nn.Module:
     config = GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, num_labels=3, pad_token_id=0)
     return GPT2ForSequenceClassification(config)
+
+
+def bart() -> nn.Module:
+    """Two tables of positions that are called with something else; one table of tokens, three times, scaled."""
+    layers = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    width = {"d_model": 16, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "scale_embedding": True}
+    return BartForSequenceClassification(BartConfig(vocab_size=40, num_labels=3, **width, **layers))
+
+
+def opt() -> nn.Module:
+    """A table of positions that is called with the attention mask."""
+    size = {"hidden_size": 16, "word_embed_proj_dim": 8, "ffn_dim": 24, "num_hidden_layers": 2}
+    return OPTForSequenceClassification(
+        OPTConfig(vocab_size=40, num_attention_heads=2, num_labels=3, pad_token_id=0, **size)
+    )
 
 
 def modern_bert() -> nn.Module:
@@ -160,6 +188,8 @@ _BUILDERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]] = {
     "distilbert": (distilbert, text_inputs),
     "albert": (albert, text_inputs),
     "gpt2": (gpt2, text_inputs),
+    "bart": (bart, sentence_inputs),
+    "opt": (opt, text_inputs),
     "modern_bert": (modern_bert, text_inputs),
     "llama": (llama, text_inputs),
     "gemma": (gemma, text_inputs),

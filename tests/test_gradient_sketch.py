@@ -372,6 +372,18 @@ class Functional(Model):
         return self.linear(input) + nn.functional.linear(input, self.other.weight)
 
 
+class TiedAside(Model):
+    """A weight that is used through one module, which is called, and without its other one, which is not."""
+
+    def __init__(self, other: nn.Linear) -> None:
+        super().__init__(other)
+        self.twin = nn.Linear(4, 2)
+        self.twin.weight = other.weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.linear(input) + self.other(input) + nn.functional.linear(input, self.twin.weight)  # type: ignore[no-any-return]
+
+
 class Idle(Model):
     def forward(self, input: Tensor) -> Tensor:
         return self.linear(input)  # type: ignore[no-any-return]
@@ -399,6 +411,7 @@ def test_names_tensors_without_a_rule() -> None:
     ("model", "text"),
     [
         (Functional(nn.Linear(4, 2)), r"cannot follow other\.weight: the outputs depend on it"),
+        (TiedAside(nn.Linear(4, 2)), r"cannot follow other\.weight: the outputs depend on it"),
         (SharedTable(nn.Embedding(9, 2)), r"cannot tell examples apart at other\.weight"),
         (MixesExamples(nn.Linear(4, 2)), r"cannot tell examples apart at other\.weight"),
     ],
@@ -409,6 +422,7 @@ def test_refuses_weights_that_it_cannot_follow(model: nn.Module, text: str, froz
     with pytest.raises(UnsupportedModuleError, match=text):
         GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": torch.randn(4, 4)})
     assert all(p.requires_grad is not frozen for p in model.parameters())
+    assert not isinstance(model, TiedAside) or model.other.weight is model.twin.weight
 
 
 class FirstTable(Model):
