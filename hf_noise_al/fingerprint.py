@@ -39,16 +39,20 @@ def run_fingerprint(
     config = getattr(model, "config", None)
     values = {
         **{f"data.{name}": value for name, value in data.items()},
-        **{name: getattr(args, name) for name in ARGUMENTS if hasattr(args, name)},
-        "acquisition": describe(acquisition),
+        **argument_fingerprint(args, acquisition),
         "observable": None if observable is None else _name(observable),
         "augmentation": repr(augmentation) if is_dataclass(augmentation) else augmentation and _name(augmentation),
         "model": class_name(model),
         "model.num_labels": getattr(config, "num_labels", None),
         "model.parameters": sum(map(global_numel, model.parameters())),
     }
-    plain: dict[str, object] = json.loads(json.dumps(values, default=str))
-    return plain
+    return _plain(values)
+
+
+def argument_fingerprint(args: ActiveTrainingArguments, acquisition: Acquisition) -> dict[str, object]:
+    """Return the part of the fingerprint that is known before data and model are loaded."""
+    values = {name: getattr(args, name) for name in ARGUMENTS if hasattr(args, name)}
+    return _plain({**values, "acquisition": describe(acquisition)})
 
 
 def describe(acquisition: Acquisition) -> str:
@@ -62,3 +66,8 @@ def describe(acquisition: Acquisition) -> str:
 
 def _name(function: object) -> str:
     return str(getattr(function, "__qualname__", type(function).__name__))
+
+
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
+    plain: dict[str, object] = json.loads(json.dumps(values, default=str))
+    return plain

@@ -15,6 +15,7 @@ from .acquisition import ACQUISITIONS
 from .annotators import LabelFile
 from .arguments import DataArguments, ModelArguments, RunArguments, parse
 from .callbacks import ActiveTrainerCallback
+from .fingerprint import argument_fingerprint
 from .learning_curve import FILE_NAME, LearningCurve, compare, format_rounds, format_table, to_json
 from .loading import (
     hide_progress_bars,
@@ -25,7 +26,7 @@ from .loading import (
 )
 from .plotting import plot_curves
 from .recipe import InvalidArgument, did_you_mean
-from .state import STATE_FILE, labeled_rows_of, write_atomically
+from .state import STATE_FILE, labeled_rows_of, refuse_other_run, write_atomically
 from .tasks import TASKS, Targets, Task
 from .tasks.metrics import GLUE_METRICS, curve_metric, is_greater_better
 from .tasks.targets import REGRESSION, SINGLE_LABEL
@@ -164,6 +165,7 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
         for acquisition in acquisitions
     ]
     refuse_folder_in_use([part[2] for part in parts])
+    refuse_other_settings([part[2] for part in parts])
     with _refusals():
         for _, _, repeat in parts:  # all of them, before the first one is trained
             _refuse_settings(_task(data.task), repeat)
@@ -202,6 +204,15 @@ def refuse_folder_in_use(runs: Sequence[RunArguments]) -> None:
                 f"{folder} already holds a run. Continue it with `--resume_from_checkpoint true`, replace it with "
                 "`--start_afresh true`, or pass another `--output_dir`."
             )
+
+
+def refuse_other_settings(runs: Sequence[RunArguments]) -> None:
+    """Refuse to resume runs that were made with other settings, also those that are finished, before one is trained."""
+    for arguments in runs:
+        state = Path(str(arguments.output_dir)) / STATE_FILE
+        if arguments.resumes and state.exists():
+            with _refusals():
+                refuse_other_run(state, argument_fingerprint(arguments, arguments.make_acquisition()))
 
 
 def is_run(folder: Path) -> bool:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .history import RoundRecord
 from .pool import Annotation, Label, Pool
@@ -77,31 +77,35 @@ class ActiveState:
         Raises:
             ValueError: no file, a damaged file, another version, or a fingerprint that differs; it says in what.
         """
-        if not path.is_file():
-            raise ValueError(f"Cannot resume: there is no {path}. Start without `resume_from_checkpoint`.")
+        content = _read(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            version = content["version"]
-            if version == VERSION:
-                _compare(path, content["fingerprint"], json.loads(json.dumps(fingerprint)))
-                pending = content["pending"]
-                return cls(
-                    pool=Pool(content["size"], [Annotation(**row) for row in content["annotations"]]),
-                    history=[RoundRecord(**record) for record in content["history"]],
-                    pending=None if pending is None else PendingQuery(**pending),
-                    acquisition_seconds=content["acquisition_seconds"],
-                )
+            _compare(path, content["fingerprint"], fingerprint)
+            pending = content["pending"]
+            return cls(
+                pool=Pool(content["size"], [Annotation(**row) for row in content["annotations"]]),
+                history=[RoundRecord(**record) for record in content["history"]],
+                pending=None if pending is None else PendingQuery(**pending),
+                acquisition_seconds=content["acquisition_seconds"],
+            )
         except _Differs:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f"Cannot resume: {path} is damaged ({type(error).__name__}: {error}). "
-                "Restore it from a copy, or start afresh in another `output_dir`."
-            ) from error
-        raise ValueError(
-            f"Cannot resume: {path} has format version {version!r}, this release reads {VERSION}. "
-            "Use the release that wrote it."
-        )
+            raise _damaged(path, error) from error
+
+
+def refuse_other_run(path: Path, known: Mapping[str, object]) -> None:
+    """Raise ValueError if the file at `path` is damaged or was written for other values of `known`.
+
+    Args:
+        path: The state file of a run.
+        known: A part of a fingerprint.
+    """
+    content = _read(path)
+    try:
+        saved = {key: content["fingerprint"].get(key) for key in known}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+    _compare(path, saved, known)
 
 
 def labeled_rows_of(path: Path, data: Mapping[str, object]) -> dict[int, Label] | None:
@@ -145,7 +149,31 @@ def set_aside(path: Path) -> Path | None:
     return kept
 
 
-def _compare(path: Path, saved: Mapping[str, object], now: Mapping[str, object]) -> None:
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"Cannot resume: there is no {path}. Start without `resume_from_checkpoint`.")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = content["version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if version != VERSION:
+        raise ValueError(
+            f"Cannot resume: {path} has format version {version!r}, this release reads {VERSION}. "
+            "Use the release that wrote it."
+        )
+    return content
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"Cannot resume: {path} is damaged ({type(error).__name__}: {error}). "
+        "Restore it from a copy, or start afresh in another `output_dir`."
+    )
+
+
+def _compare(path: Path, saved: Mapping[str, object], fingerprint: Mapping[str, object]) -> None:
+    now = json.loads(json.dumps(fingerprint))
     differing = [key for key in sorted({*saved, *now}) if saved.get(key) != now.get(key)]
     if differing:
         details = "; ".join(f"{key} was {saved.get(key)!r}, is {now.get(key)!r}" for key in differing)

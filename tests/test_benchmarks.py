@@ -341,6 +341,12 @@ def test_quality_runs_each_method_once_and_compares_with_random(
     assert str(folder / "badge-seed-1") not in capsys.readouterr().out, "finished before"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
+    assert programs.quality.main([*words, "--weight_decay", "0.5"]) == 2
+    assert "belongs to another run: weight_decay was 0.01, is 0.5" in capsys.readouterr().err
+    assert programs.quality.main([*words, "--num_rounds", "1", "--seeds", "2"]) == 2
+    assert "Cannot compare runs of different `num_labeled`" in capsys.readouterr().err
+    assert json.loads((folder / "comparison.json").read_text()) == found
+
 
 def test_quality_says_which_setting_is_wrong(
     programs: SimpleNamespace, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

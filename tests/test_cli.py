@@ -152,6 +152,11 @@ def test_repeats_run_every_acquisition_with_every_seed_and_compare_them(
     assert capsys.readouterr().out.count("finished before") == 4
     assert times == {run: (out / run / "learning_curve.json").stat().st_mtime_ns for run in runs}
 
+    assert cli.main([*command, "--resume_from_checkpoint", "true", "--learning_rate", "0.5"]) == 2, "not its results"
+    printed = capsys.readouterr()
+    assert "belongs to another run: learning_rate was " in printed.err and "is 0.5" in printed.err
+    assert "finished before" not in printed.out
+
 
 @pytest.mark.parametrize(
     ("file", "message", "computes"),

@@ -12,7 +12,15 @@ import pytest
 
 from hf_noise_al.history import RoundRecord
 from hf_noise_al.pool import Annotation, Pool
-from hf_noise_al.state import STATE_FILE, VERSION, ActiveState, PendingQuery, set_aside, write_atomically
+from hf_noise_al.state import (
+    STATE_FILE,
+    VERSION,
+    ActiveState,
+    PendingQuery,
+    refuse_other_run,
+    set_aside,
+    write_atomically,
+)
 
 FINGERPRINT = {"seed": 0, "data.size": 9, "acquisition": "NoiseStability()", "betas": (0.9, 0.999)}
 
@@ -85,6 +93,15 @@ def test_another_run_is_refused_with_what_differs(path: Path, saved: dict[str, A
         ActiveState.load(path, other)
     with pytest.raises(ValueError, match=r"acquisition was 'NoiseStability\(\)', is None"):
         ActiveState.load(path, {key: value for key, value in FINGERPRINT.items() if key != "acquisition"})
+
+
+def test_a_part_of_the_fingerprint_may_be_compared_alone(path: Path, saved: dict[str, Any]) -> None:
+    refuse_other_run(path, {"seed": 0})
+    with pytest.raises(ValueError, match=r"belongs to another run: optim was None, is 'sgd'; seed was 0, is 1\. Use"):
+        refuse_other_run(path, {"seed": 1, "optim": "sgd"})
+    path.write_text(json.dumps({**saved, "fingerprint": ["seed"]}))
+    with pytest.raises(ValueError, match="is damaged"):
+        refuse_other_run(path, {"seed": 0})
 
 
 def test_another_version_is_refused(path: Path, saved: dict[str, Any]) -> None:

@@ -4,8 +4,9 @@
 
 The first argument is a recipe; every other flag is one of `hf-noise-al run`, but for `--methods`. Each method is run
 with each seed, in a folder of its own in `--output_dir`; runs that are finished are not repeated, so that a comparison
-that was interrupted goes on, and several can be run side by side with other seeds or methods. The table at the end is
-about all finished runs of the folder: AUBC and its difference to random with the same seeds, 95 % intervals.
+that was interrupted goes on, and several can be run side by side with other seeds or methods; runs of other settings
+are refused. The table at the end is about all finished runs of the folder: AUBC and its difference to random with the
+same seeds, 95 % intervals.
 """
 
 import argparse
@@ -15,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hf_noise_al.arguments import parse
+from hf_noise_al.arguments import DataArguments, ModelArguments, RunArguments, parse
 from hf_noise_al.learning_curve import LearningCurve, compare, format_table, to_json
 from hf_noise_al.recipe import InvalidArgument, find_recipe
-from hf_noise_al.run import is_finished, prepare, train
+from hf_noise_al.run import is_finished, prepare, refuse_other_settings, train
 
 
 def _noise_stability(estimator: str, selection: str) -> list[str]:
@@ -42,22 +43,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.output_dir
     try:
         recipe = find_recipe(options.recipe)
-        for seed in options.seeds:
-            for method in options.methods:
-                _run(recipe, [*flags, *METHODS[method], f"--seed={seed}"], folder / f"{method}-seed-{seed}")
+        runs = [
+            _parse(recipe, [*flags, *METHODS[method], f"--seed={seed}"], folder / f"{method}-seed-{seed}")
+            for seed in options.seeds
+            for method in options.methods
+        ]
+        refuse_other_settings([run[2] for run in runs])
+        for run in runs:
+            if not is_finished(run[2]):
+                print(f"{run[2].output_dir}\n{train(prepare(*run))}\n", flush=True)
     except InvalidArgument as error:
-        print(f"quality.py: {error}", file=sys.stderr)
-        return 2
-    comparisons = compare(_curves(folder))
+        return _refuse(error)
+    try:
+        comparisons = compare(_curves(folder))
+    except ValueError as error:  # runs of other lengths, or of another data set
+        return _refuse(error)
     (folder / "comparison.json").write_text(to_json(comparisons))
     print(format_table(comparisons))
     return 0
 
 
-def _run(recipe: Path, flags: Sequence[str], folder: Path) -> None:
-    model, data, training = parse(recipe, [*flags, f"--output_dir={folder}", "--resume_from_checkpoint=true"])
-    if not is_finished(training):
-        print(f"{folder}\n{train(prepare(model, data, training))}\n", flush=True)
+def _refuse(error: ValueError) -> int:
+    print(f"quality.py: {error}", file=sys.stderr)
+    return 2
+
+
+def _parse(recipe: Path, flags: Sequence[str], folder: Path) -> tuple[ModelArguments, DataArguments, RunArguments]:
+    return parse(recipe, [*flags, f"--output_dir={folder}", "--resume_from_checkpoint=true"])
 
 
 def _curves(folder: Path) -> list[LearningCurve]:
