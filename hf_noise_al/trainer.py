@@ -31,6 +31,7 @@ from .pool import Annotation, Label, Pool
 from .query_file import QUERIES_FOLDER, write_query_file
 from .round_files import RoundFiles
 from .state import STATE_FILE, ActiveState, PendingQuery, set_aside
+from .unsupported import refuse_low_precision_of_shards
 from .upstream import UpstreamTrainer
 
 logger = get_logger(__name__)
@@ -72,7 +73,7 @@ class ActiveTrainer(UpstreamTrainer):
         self.annotator = annotator
         self.acquisition = acquisition or self.args.make_acquisition()
         if isinstance(self.acquisition, NoiseStability):
-            self._refuse_low_precision_of_shards(self.acquisition.lower_precision)
+            refuse_low_precision_of_shards(self.accelerator, self.acquisition.lower_precision)
         self.observable = observable
         self.augmentation = augmentation
         self._batch_of_step = (-1, 0)

@@ -1,4 +1,4 @@
-"""What a loop of rounds needs corrected or refused in `transformers.Trainer`: every private upstream name is used here.
+"""What a loop of rounds needs corrected in `transformers.Trainer`: every private upstream name is used here.
 
 Upstream names relied on, each pinned by a test: ``Trainer.model_accepts_loss_kwargs``, ``Trainer._get_output_dir``,
 ``Trainer._push_from_checkpoint``, ``Trainer._save``, ``Trainer._load_from_checkpoint``,
@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import CommitInfo
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -27,9 +26,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.logging import get_logger
 
 from .callbacks import ActiveTrainerCallback
-from .perturbation import check_sharded_precision
 from .sharding import is_sharded, settle, settle_by
 from .training_args import ActiveTrainingArguments
+from .unsupported import refuse_unsupported
 from .weight_files import load_weights, whole_weights
 
 HUB_FOLDER = "_hub"
@@ -46,7 +45,7 @@ class UpstreamTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._refuse_what_cannot_work()
+        refuse_unsupported(self)
         _log_as_transformers_does(self.args)
         # Upstream takes any model whose forward has **kwargs to divide its loss by `num_items_in_batch`. BERT and most
         # others do not, so their gradients would grow with accumulation steps and processes.
@@ -64,83 +63,6 @@ class UpstreamTrainer(Trainer):
         """Keep what only observables read away from the model."""
         known = {name: value for name, value in inputs.items() if name not in _read_beside(self.data_collator)}
         return super().prediction_step(model, known, *args, **kwargs)
-
-    def _refuse_what_cannot_work(self) -> None:
-        if not isinstance(self.args, ActiveTrainingArguments):
-            raise ValueError(f"`args` must be an `ActiveTrainingArguments`, got {type(self.args).__name__}.")
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"DataParallel over {self.args.n_gpu} GPUs in one process is not supported: it copies the weights at "
-                "each step and perturbations would reach one copy only. Start one process per GPU with "
-                "`accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES=0."
-            )
-        self._refuse_other_sharding()
-        if self.optimizer is not None or self.lr_scheduler is not None:
-            raise ValueError(
-                "`optimizers` cannot be used: each round needs a new optimizer, one that was passed in would carry "
-                "its moments from round to round. Pass `optimizer_cls_and_kwargs`, or set `optim` in the arguments."
-            )
-        method = getattr(self.model, "quantization_method", None)
-        whole_numbers = [n for n, p in self.model.named_parameters() if not (p.is_floating_point() or p.is_complex())]
-        if method is not None or whole_numbers:
-            found = f"the weights are quantized by {method}" if method else f"{whole_numbers[0]} is quantized"
-            raise ValueError(
-                f"Quantized weights are not supported ({found}): noise needs floating-point weights, and quantized "
-                "ones would be left out in silence. Load the model without quantization."
-            )
-
-    def _refuse_other_sharding(self) -> None:
-        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
-        if self.is_deepspeed_enabled:
-            self._refuse_other_deepspeed()
-        if plugin is not None and getattr(plugin, "fsdp_version", 1) != 2:
-            raise ValueError(
-                "FSDP1 is not supported: it keeps the weights of many layers in one flat tensor, and noise is made "
-                "tensor by tensor. Use FSDP2: `accelerate launch --use_fsdp --fsdp_version 2`, with accelerate 1.6 or "
-                "later."
-            )
-        axes = getattr(self.accelerator, "parallelism_config", None)
-        found = [
-            name
-            for name in ("tp_size", "cp_size", "sp_size", "ep_size", "dp_replicate_size")
-            if (getattr(axes, name, None) or 1) > 1
-        ]
-        if found or (is_sharded(self.model) and not self.is_deepspeed_enabled):
-            raise ValueError(
-                f"{f'`{found[0]}` above 1' if found else 'A model that is sharded already'} is not supported: weights "
-                "may be sharded by FSDP2 over one dimension, and not by tensor or context parallelism or hybrid "
-                "sharding. Use FSDP2 alone, or DistributedDataParallel, and load the model without a plan or mesh."
-            )
-        if plugin is not None and plugin.cpu_ram_efficient_loading:
-            names = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
-            buffers = [name for name in self.model.state_dict() if name not in names]
-            if buffers:
-                raise ValueError(
-                    "`fsdp_cpu_ram_efficient_loading` cannot be used with this model: accelerate cannot load its "
-                    f"buffers ({buffers[0]}) that way. Set `fsdp_cpu_ram_efficient_loading: false` (`accelerate launch "
-                    "--fsdp_cpu_ram_efficient_loading false`)."
-                )
-
-    def _refuse_low_precision_of_shards(self, allowed: torch.dtype | None) -> None:
-        policy = getattr(getattr(self.accelerator.state, "fsdp_plugin", None), "mixed_precision_policy", None)
-        check_sharded_precision({getattr(policy, "param_dtype", None) or torch.float32}, allowed)
-
-    def _refuse_other_deepspeed(self) -> None:
-        config = self.accelerator.state.deepspeed_plugin.hf_ds_config.config
-        stage = config.get("zero_optimization", {}).get("stage", 0)
-        if stage != 3:
-            raise ValueError(
-                f"DeepSpeed with ZeRO stage {stage} is not supported: a query looks at the model between trainings, "
-                "and transformers prepares a DeepSpeed model for that with stage 3 only. Use stage 3, FSDP2 or "
-                "DistributedDataParallel."
-            )
-        for name in ("optimizer", "scheduler"):
-            if name in config:
-                raise ValueError(
-                    f"Leave `{name}` out of the DeepSpeed configuration: transformers drops it at the first evaluation "
-                    "or query before a training, and later rounds would train with another one. Set `optim`, "
-                    "`learning_rate` and `lr_scheduler_type` in the arguments."
-                )
 
     def create_accelerator_and_postprocess(self) -> None:
         """Let the accelerator leave a model alone that it has sharded already."""

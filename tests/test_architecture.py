@@ -53,6 +53,7 @@ LAYERS = {
     "observation": 4,
     "round_files": 4,
     "trainer": 4,
+    "unsupported": 4,
     "upstream": 4,
     "weight_files": 4,
     "learning_curve": 5,

@@ -1,0 +1,98 @@
+"""What a loop of rounds cannot be right with, refused when a trainer is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+
+from .perturbation import check_sharded_precision
+from .sharding import is_sharded
+from .training_args import ActiveTrainingArguments
+
+if TYPE_CHECKING:
+    from .upstream import UpstreamTrainer
+
+
+def refuse_unsupported(trainer: UpstreamTrainer) -> None:
+    """Raise ValueError for arguments, models and ways to shard them that would give wrong results."""
+    if not isinstance(trainer.args, ActiveTrainingArguments):
+        raise ValueError(f"`args` must be an `ActiveTrainingArguments`, got {type(trainer.args).__name__}.")
+    if trainer.args.n_gpu > 1:
+        raise ValueError(
+            f"DataParallel over {trainer.args.n_gpu} GPUs in one process is not supported: it copies the weights at "
+            "each step and perturbations would reach one copy only. Start one process per GPU with "
+            "`accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES=0."
+        )
+    _refuse_other_sharding(trainer)
+    if trainer.optimizer is not None or trainer.lr_scheduler is not None:
+        raise ValueError(
+            "`optimizers` cannot be used: each round needs a new optimizer, one that was passed in would carry "
+            "its moments from round to round. Pass `optimizer_cls_and_kwargs`, or set `optim` in the arguments."
+        )
+    method = getattr(trainer.model, "quantization_method", None)
+    whole_numbers = [n for n, p in trainer.model.named_parameters() if not (p.is_floating_point() or p.is_complex())]
+    if method is not None or whole_numbers:
+        found = f"the weights are quantized by {method}" if method else f"{whole_numbers[0]} is quantized"
+        raise ValueError(
+            f"Quantized weights are not supported ({found}): noise needs floating-point weights, and quantized "
+            "ones would be left out in silence. Load the model without quantization."
+        )
+
+
+def refuse_low_precision_of_shards(accelerator: Accelerator, allowed: torch.dtype | None) -> None:
+    """Raise ValueError where FSDP2 gathers weights in a lower precision than float32, other than `allowed`."""
+    policy = getattr(getattr(accelerator.state, "fsdp_plugin", None), "mixed_precision_policy", None)
+    check_sharded_precision({getattr(policy, "param_dtype", None) or torch.float32}, allowed)
+
+
+def _refuse_other_sharding(trainer: UpstreamTrainer) -> None:
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if trainer.is_deepspeed_enabled:
+        _refuse_other_deepspeed(trainer.accelerator)
+    if plugin is not None and getattr(plugin, "fsdp_version", 1) != 2:
+        raise ValueError(
+            "FSDP1 is not supported: it keeps the weights of many layers in one flat tensor, and noise is made "
+            "tensor by tensor. Use FSDP2: `accelerate launch --use_fsdp --fsdp_version 2`, with accelerate 1.6 or "
+            "later."
+        )
+    axes = getattr(trainer.accelerator, "parallelism_config", None)
+    found = [
+        name
+        for name in ("tp_size", "cp_size", "sp_size", "ep_size", "dp_replicate_size")
+        if (getattr(axes, name, None) or 1) > 1
+    ]
+    if found or (is_sharded(trainer.model) and not trainer.is_deepspeed_enabled):
+        raise ValueError(
+            f"{f'`{found[0]}` above 1' if found else 'A model that is sharded already'} is not supported: weights "
+            "may be sharded by FSDP2 over one dimension, and not by tensor or context parallelism or hybrid "
+            "sharding. Use FSDP2 alone, or DistributedDataParallel, and load the model without a plan or mesh."
+        )
+    if plugin is not None and plugin.cpu_ram_efficient_loading:
+        names = {name for name, _ in trainer.model.named_parameters(remove_duplicate=False)}
+        buffers = [name for name in trainer.model.state_dict() if name not in names]
+        if buffers:
+            raise ValueError(
+                "`fsdp_cpu_ram_efficient_loading` cannot be used with this model: accelerate cannot load its "
+                f"buffers ({buffers[0]}) that way. Set `fsdp_cpu_ram_efficient_loading: false` (`accelerate launch "
+                "--fsdp_cpu_ram_efficient_loading false`)."
+            )
+
+
+def _refuse_other_deepspeed(accelerator: Accelerator) -> None:
+    config = accelerator.state.deepspeed_plugin.hf_ds_config.config
+    stage = config.get("zero_optimization", {}).get("stage", 0)
+    if stage != 3:
+        raise ValueError(
+            f"DeepSpeed with ZeRO stage {stage} is not supported: a query looks at the model between trainings, "
+            "and transformers prepares a DeepSpeed model for that with stage 3 only. Use stage 3, FSDP2 or "
+            "DistributedDataParallel."
+        )
+    for name in ("optimizer", "scheduler"):
+        if name in config:
+            raise ValueError(
+                f"Leave `{name}` out of the DeepSpeed configuration: transformers drops it at the first evaluation "
+                "or query before a training, and later rounds would train with another one. Set `optim`, "
+                "`learning_rate` and `lr_scheduler_type` in the arguments."
+            )

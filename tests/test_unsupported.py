@@ -1,0 +1,123 @@
+"""Trainers that would give wrong results are refused when they are made."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tiny_run import make_model, make_trainer
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import Trainer
+
+from hf_noise_al import ActiveTrainer, ActiveTrainingArguments
+from hf_noise_al.unsupported import refuse_unsupported
+
+
+def test_data_parallel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ActiveTrainingArguments, "n_gpu", property(lambda arguments: 2))
+    with pytest.raises(ValueError, match="DataParallel over 2 GPUs in one process .* `accelerate launch`"):
+        make_trainer(tmp_path)
+
+
+def test_quantized_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    whole_numbers = torch.zeros(16, 16, dtype=torch.int8)
+    model.bert.pooler.dense.weight = nn.Parameter(whole_numbers, requires_grad=False)
+    with pytest.raises(ValueError, match="bert.pooler.dense.weight is quantized.* Load the model without quantization"):
+        make_trainer(tmp_path, trainer={"model": model})
+    model = make_model()
+    monkeypatch.setattr(type(model), "quantization_method", "bitsandbytes", raising=False)
+    with pytest.raises(ValueError, match="the weights are quantized by bitsandbytes"):
+        make_trainer(tmp_path, trainer={"model": model})
+
+
+class Plugin:
+    """Stands for accelerate's plugin of FSDP."""
+
+    fsdp_version = 2
+    cpu_ram_efficient_loading = False
+    transformer_cls_names_to_wrap: list[str] | None = None
+    mixed_precision_policy: MixedPrecisionPolicy | None = None
+
+
+@pytest.fixture
+def sharding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ActiveTrainer, Plugin]:
+    """Return a trainer whose accelerator says that it shards."""
+    trainer, plugin = make_trainer(tmp_path), Plugin()
+    monkeypatch.setattr(trainer.accelerator.state, "fsdp_plugin", plugin, raising=False)
+    return trainer, plugin
+
+
+def test_fsdp1_is_refused(sharding: tuple[ActiveTrainer, Plugin]) -> None:
+    trainer, plugin = sharding
+    refuse_unsupported(trainer)
+    plugin.fsdp_version = 1
+    with pytest.raises(ValueError, match="FSDP1 is not supported.* `accelerate launch --use_fsdp --fsdp_version 2`"):
+        refuse_unsupported(trainer)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"zero_optimization": {"stage": 2}}, "ZeRO stage 2 is not supported: .* with stage 3 only"),
+        ({}, "ZeRO stage 0 is not supported"),
+        ({"zero_optimization": {"stage": 3}, "optimizer": {}}, "Leave `optimizer` out of the DeepSpeed configuration"),
+        ({"zero_optimization": {"stage": 3}, "scheduler": {}}, "Leave `scheduler` out of the DeepSpeed configuration"),
+    ],
+)
+def test_other_deepspeed_than_plain_zero3_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    trainer = make_trainer(tmp_path)
+    assert trainer.is_deepspeed_enabled is False
+    trainer.is_deepspeed_enabled = True
+    found = SimpleNamespace(hf_ds_config=SimpleNamespace(config={"zero_optimization": {"stage": 3}}))
+    trainer.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=found))
+    refuse_unsupported(trainer)
+    found.hf_ds_config.config = config
+    with pytest.raises(ValueError, match=message):
+        refuse_unsupported(trainer)
+
+
+def test_weights_gathered_in_low_precision_are_refused_before_the_first_round(
+    tmp_path: Path, sharding: tuple[ActiveTrainer, Plugin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, (_, plugin) = Trainer.create_accelerator_and_postprocess, sharding
+
+    def create_with_plugin(trainer: Trainer) -> None:
+        create(trainer)
+        trainer.accelerator.state.fsdp_plugin = plugin
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create_with_plugin)
+    in_bfloat16 = {"estimator": "gradient_sketch", "autocast": "bfloat16"}
+    make_trainer(tmp_path / "float32")
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16)
+    make_trainer(tmp_path / "sketch", acquisition_kwargs=in_bfloat16)
+    make_trainer(tmp_path / "random", acquisition="random", acquisition_kwargs=None)
+    with pytest.raises(ValueError, match="sharded weights are torch.bfloat16 or become it where they are gathered"):
+        make_trainer(tmp_path / "refused")
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.float16)
+    with pytest.raises(ValueError, match=r"torch.float16 or become it.*`mixed_precision: 'no'`"):
+        make_trainer(tmp_path / "half", acquisition_kwargs=in_bfloat16)
+
+
+@pytest.mark.parametrize("name", ["tp_size", "cp_size", "dp_replicate_size"])
+def test_other_parallelism_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    trainer = make_trainer(tmp_path)
+    axes = SimpleNamespace(**{"dp_shard_size": 4, name: 1})
+    monkeypatch.setattr(type(trainer.accelerator), "parallelism_config", axes, raising=False)
+    refuse_unsupported(trainer)
+    setattr(axes, name, 2)
+    with pytest.raises(ValueError, match=f"`{name}` above 1 is not supported.*Use FSDP2 alone"):
+        refuse_unsupported(trainer)
+
+
+def test_loading_on_one_process_is_refused_for_a_model_with_buffers(sharding: tuple[ActiveTrainer, Plugin]) -> None:
+    trainer, plugin = sharding
+    plugin.cpu_ram_efficient_loading = True
+    refuse_unsupported(trainer)
+    trainer.model.norm = nn.BatchNorm1d(3)
+    with pytest.raises(
+        ValueError, match=r"cannot load its buffers \(norm.running_mean\).*fsdp_cpu_ram_efficient_loading"
+    ):
+        refuse_unsupported(trainer)
