@@ -112,10 +112,11 @@ def why_unsupported(module: nn.Module, parameter: str) -> str | None:
 
 def layer_input(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
     """Return what `layer_gradient` needs to know of a call: the input, or the rows that a table looked up."""
-    inputs: Tensor = args[0] if args else next(iter(kwargs.values()))
     if _is_position_table(module):
-        numbers = torch.arange(_weight_shape(module)[0], dtype=torch.float32, device=inputs.device)
+        device = next(module.parameters()).device
+        numbers = torch.arange(_weight_shape(module)[0], dtype=torch.float32, device=device)
         return _with_weight(module, numbers[:, None], *args, **kwargs)[..., 0].long()
+    inputs: Tensor = args[0] if args else next(iter(kwargs.values()))
     return inputs.detach()
 
 

@@ -11,6 +11,8 @@ from acquisition_contract import candidates_of, generator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
+    BigBirdPegasusConfig,
+    BigBirdPegasusForSequenceClassification,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     MPNetConfig,
@@ -477,7 +479,7 @@ def test_weights_used_without_their_module_are_refused_also_where_no_other_is_pe
         GradientSketch(model, 1e-3, generator(), "^other", plain)(model, {"input": torch.randn(4, 4)})
 
 
-@pytest.mark.parametrize("name", ["xlnet", "deberta", "swinv2", "mpnet"])
+@pytest.mark.parametrize("name", ["xlnet", "deberta", "swinv2", "mpnet", "bigbird_pegasus"])
 def test_models_that_share_over_examples_are_refused_and_auto_goes_on(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -490,12 +492,19 @@ def test_models_that_share_over_examples_are_refused_and_auto_goes_on(
     elif name == "deberta":
         relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
         model = DebertaV2ForSequenceClassification(DebertaV2Config(**text, intermediate_size=24, **relative))
+    elif name == "bigbird_pegasus":  # its tables of positions are called with a shape
+        parts = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+        ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "attention_type": "original_full"}
+        width = {"d_model": 16, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 64}
+        model = BigBirdPegasusForSequenceClassification(BigBirdPegasusConfig(vocab_size=40, **width, **parts, **ids))
     elif name == "mpnet":
         model = MPNetForSequenceClassification(MPNetConfig(**text, intermediate_size=24))
     else:
         sizes = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2]}
         model = Swinv2ForImageClassification(Swinv2Config(**sizes, window_size=4, num_labels=2))
     inputs = sketch_models.image_inputs() if name == "swinv2" else {"input_ids": torch.randint(3, 40, (4, 8))}
+    if name == "bigbird_pegasus":
+        inputs["input_ids"][:, -1] = 2
     model.eval()
     with pytest.raises(UnsupportedModuleError, match=r"no rule|cannot tell examples apart|cannot follow"):
         GradientSketch(model, 1e-3, generator())(model, inputs)
