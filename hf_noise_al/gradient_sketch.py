@@ -21,6 +21,9 @@ from .perturbation import check_noise_scale, perturbed_tensors, tensor_generator
 from .rank_one_noise import RankOneNoise
 from .sharding import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
 
+EXAMPLES = 2
+"""How many examples show whether the model computes each on its own: what both share is in the place of one of them."""
+
 
 class UnsupportedModuleError(ValueError):
     """A perturbed weight is used in a way that the gradient sketch has no rule for."""
@@ -54,7 +57,8 @@ class GradientSketch:
     clean row. The mean of its products with another row is that of the examples' scaled Jacobians. It costs a forward
     pass and a backward pass through activations for every output direction: C - 1 of them for class probabilities, or
     ``num_output_projections`` random sign combinations of the outputs where those are fewer; the noises are dealt to
-    them. Weights get no gradient. Rows must be computed each on its own by the model; the first batch is checked.
+    them. Weights get no gradient. Rows must be computed each on its own by the model; two of the first batch are
+    checked. Where weights are sharded, a use of a weight outside of its module is not noticed.
 
     Args:
         model: In the precision that it is to run in.
@@ -66,8 +70,12 @@ class GradientSketch:
         num_output_projections: Most output directions.
 
     Raises:
-        UnsupportedModuleError: a perturbed tensor belongs to a module without a rule, or is used outside of it.
+        UnsupportedModuleError: a perturbed tensor belongs to a module without a rule, or the model uses it outside of
+            a call of that module, detaches what comes of it, or changes the module's input in place.
     """
+
+    passes = 1
+    """How often it sees every row, for the estimate of time (`Observer`)."""
 
     def __init__(
         self,
@@ -106,47 +114,62 @@ class GradientSketch:
         """Return one row per example: (B, num_projections)."""
         size = max((len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim), default=0)
         # hooks of a compiled model may be compiled away
-        with torch.compiler.set_stance("force_eager"), torch.enable_grad(), _Taps(self, size) as taps:
-            outputs = self._outputs(model, inputs, taps)
-            if len(outputs) != size:
-                raise UnsupportedModuleError(
-                    f"The observable returns {len(outputs)} rows, and the first dimension of the largest input is "
-                    f"{size}: the gradient sketch needs examples there. Use estimator='finite_difference'."
-                )
-            if not self._checked:
-                self._check_use_of_weights(model, inputs, taps)
-            if not outputs.requires_grad:
-                return outputs.new_zeros(size, self.num_projections)  # no perturbed tensor has a say in them
-            graphs = self._graphs(model, inputs, taps, outputs)
-            if not self._checked:
-                taps.check_that_rows_are_apart(graphs)
-                self._checked = size > 1 or is_sharded(model)  # all processes check the same number of times
-            directions = self._directions_for(model, outputs)
-            widths = [len(part) for part in torch.arange(self.num_projections).tensor_split(len(directions))]
-            parts = [
-                taps.project(next(graphs), direction, number, width) * math.sqrt(self.num_projections / width)
-                for number, (direction, width) in enumerate(zip(directions, widths, strict=True))
-            ]
+        with torch.compiler.set_stance("force_eager"), torch.enable_grad():
+            if size and not self._checked:
+                self._check(model, _two_examples(inputs, size))
+                self._checked = True
+            with _Taps(self, size) as taps:
+                outputs = self.observable(model, inputs)
+                _check_size(outputs, size)
+                if not size or not outputs.requires_grad:  # no perturbed tensor has a say in them
+                    return outputs.new_zeros(size, self.num_projections)
+                graphs = self._graphs(model, inputs, outputs)
+                directions = self._directions_for(model, outputs)
+                widths = [len(part) for part in torch.arange(self.num_projections).tensor_split(len(directions))]
+                parts = [
+                    taps.project(next(graphs), direction, number, width) * math.sqrt(self.num_projections / width)
+                    for number, (direction, width) in enumerate(zip(directions, widths, strict=True))
+                ]
         rows = torch.cat(parts, dim=1)
         lengths = torch.linalg.vector_norm(outputs.detach(), dim=1, keepdim=True, dtype=rows.dtype)
         return rows / torch.where(lengths > 0, lengths, 1)
 
-    def _outputs(self, model: nn.Module, inputs: Mapping[str, Tensor], taps: _Taps) -> Tensor:
-        try:
-            return self.observable(model, inputs)
-        except RuntimeError as error:
-            if self._checked or not taps.expanded or isinstance(error, torch.OutOfMemoryError):
-                raise
-            expanded, taps.expands = taps.expanded, False
-            self.observable(model, inputs)  # raises where it was not that
-            raise _cannot_tell_apart(expanded) from error
-
-    def _graphs(self, model: nn.Module, inputs: Mapping[str, Tensor], taps: _Taps, outputs: Tensor) -> Iterator[Tensor]:
+    def _graphs(self, model: nn.Module, inputs: Mapping[str, Any], outputs: Tensor) -> Iterator[Tensor]:
         """Yield outputs for one backward pass after another: the same, unless weights are gathered for one alone."""
         while True:
             yield outputs
             if self.backward_once:
-                outputs = self._outputs(model, inputs, taps)
+                outputs = self.observable(model, inputs)
+
+    def _check(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+        """Refuse a model in which perturbed weights reach the outputs on ways that the taps do not see.
+
+        Where weights are sharded they are followed through their modules alone: every process has to pass the model as
+        often as the others.
+        """
+        with _Taps(self, EXAMPLES) as taps:
+            outputs = self._checked_outputs(model, inputs, taps)
+            if not taps.called:
+                raise UnsupportedModuleError(
+                    "The gradient sketch saw none of the perturbed modules called. Use estimator='finite_difference'."
+                )
+            if outputs.requires_grad:
+                taps.check_that_rows_are_apart(self._graphs(model, inputs, outputs))
+        if not is_sharded(model):
+            self._check_use_of_weights(model, inputs)
+            self._check_gradients_arrive(model, inputs, outputs.detach(), taps.called - taps.seen)
+
+    def _checked_outputs(self, model: nn.Module, inputs: Mapping[str, Any], taps: _Taps) -> Tensor:
+        try:
+            outputs = self.observable(model, inputs)
+        except RuntimeError as error:
+            if not taps.expanded or isinstance(error, torch.OutOfMemoryError):
+                raise
+            expanded, taps.expands = taps.expanded, False
+            self.observable(model, inputs)  # raises where it was not that
+            raise _cannot_tell_apart(expanded) from error
+        _check_size(outputs, EXAMPLES)
+        return outputs
 
     def _directions_for(self, model: nn.Module, outputs: Tensor) -> Tensor:
         """Return the directions (M, D) that outputs are differentiated in, whose outer products add up to one."""
@@ -163,48 +186,66 @@ class GradientSketch:
             self._directions = directions.to(outputs.device, outputs.dtype)
         return self._directions
 
-    def _check_use_of_weights(self, model: nn.Module, inputs: Mapping[str, Tensor], taps: _Taps) -> None:
-        """Refuse weights that reach the outputs although their module was never called."""
-        if not taps.called:
-            raise UnsupportedModuleError(
-                "The gradient sketch saw none of the perturbed modules called. Use estimator='finite_difference'."
-            )
-        idle = {
-            name: module._parameters[parameter]
-            for module, known in self.modules
-            for parameter, name in known.items()
-            if module not in taps.called
-        }
-        tensors = {name: t for name, t in idle.items() if type(t) is nn.Parameter and not is_zero3(t)}
-        if not tensors:
-            return
-        before = {name: t.requires_grad for name, t in tensors.items()}
-        tied = [
-            (module, parameter, tensors[name])
-            for module, known in self.modules
-            for parameter, name in known.items()
-            if module in taps.called and name in tensors
-        ]
+    def _check_use_of_weights(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+        """Refuse weights that reach the outputs otherwise than through a call of their module."""
+        tensors: dict[str, nn.Parameter] = {}
+        for module, known in self.modules:
+            tensors |= {name: module.get_parameter(parameter) for parameter, name in known.items()}
+        hidden = {name: nn.Parameter(tensor.detach(), requires_grad=False) for name, tensor in tensors.items()}
+        before = {name: tensor.requires_grad for name, tensor in tensors.items()}
+
+        def put(there: Mapping[str, nn.Parameter], known: dict[str, str], module: nn.Module, *_: object) -> None:
+            module._parameters.update({parameter: there[name] for parameter, name in known.items()})
+
+        handles: list[RemovableHandle] = []
         try:
-            for module, parameter, t in tied:  # what comes through a call is known
-                module._parameters[parameter] = nn.Parameter(t.detach(), requires_grad=False)
-            for t in tensors.values():
-                t.requires_grad_(True)
+            for tensor in tensors.values():
+                tensor.requires_grad_(True)
+            for module, known in self.modules:  # what comes through a call is known
+                handles.append(module.register_forward_pre_hook(partial(put, hidden, known)))
+                handles.append(module.register_forward_hook(partial(put, tensors, known)))
             outputs = self.observable(model, inputs)
             found: Sequence[Tensor | None] = [None] * len(tensors)
             if outputs.requires_grad:
                 found = torch.autograd.grad(outputs.square().sum(), list(tensors.values()), allow_unused=True)
         finally:
-            for module, parameter, t in tied:
-                module._parameters[parameter] = t
-            for name, t in tensors.items():
-                t.requires_grad_(before[name])
+            for handle in handles:
+                handle.remove()
+            for module, known in self.modules:
+                put(tensors, known, module)
+            for name, tensor in tensors.items():
+                tensor.requires_grad_(before[name])
         used = [name for name, gradient in zip(tensors, found, strict=True) if gradient is not None]
         if used:
             raise UnsupportedModuleError(
-                f"The gradient sketch cannot follow {', '.join(used[:5])}: the outputs depend on it, but its module is "
-                "not called. Use estimator='finite_difference', or leave it out by `parameter_filter`."
+                f"The gradient sketch cannot follow {', '.join(used[:5])}: the outputs depend on it otherwise than "
+                "through a call of its module. Use estimator='finite_difference', or leave it out by "
+                "`parameter_filter`."
             )
+
+    def _check_gradients_arrive(
+        self, model: nn.Module, inputs: Mapping[str, Any], outputs: Tensor, silent: set[nn.Module]
+    ) -> None:
+        """Refuse modules that no gradient reached although the outputs depend on them."""
+
+        def change(module: nn.Module, args: object, output: Tensor) -> Tensor:
+            source = torch.Generator().manual_seed(0)
+            return output + torch.randn(output.shape, generator=source).to(output)
+
+        for module, known in self.modules:
+            if module not in silent:
+                continue
+            handle = module.register_forward_hook(change)
+            try:
+                changed = self.observable(model, inputs)
+            finally:
+                handle.remove()
+            if not torch.allclose(changed, outputs, rtol=1e-3, atol=1e-5):
+                raise UnsupportedModuleError(
+                    f"The gradient sketch cannot follow {', '.join(known.values())}: the outputs depend on what its "
+                    "module returns, and the model detaches that (`detach`, `torch.no_grad`). Use "
+                    "estimator='finite_difference', or leave it out by `parameter_filter`."
+                )
 
 
 class _Tap(torch.autograd.Function):
@@ -231,6 +272,7 @@ class _Taps:
     def __init__(self, sketch: GradientSketch, size: int) -> None:
         self.sketch, self.size = sketch, size
         self.called: set[nn.Module] = set()
+        self.seen: set[nn.Module] = set()
         self.expanded: list[str] = []
         self.expands = True
         self.anchor = torch.zeros((), requires_grad=True)
@@ -269,11 +311,12 @@ class _Taps:
         return total
 
     def check_that_rows_are_apart(self, graphs: Iterator[Tensor]) -> None:
-        """Refuse layers whose part in an example's outputs is found with others: for the first and the last one."""
+        """Refuse layers whose part in an example's outputs is found with others."""
         mixed: dict[str, None] = {}
-        for row in (0, self.size - 1):  # also where that is one: processes that share weights go back as often
+        for row in range(self.size):
 
             def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor, row: int = row) -> None:
+                self.seen.add(module)
                 apart = inputs.shape[0] % self.size == 0 and gradient.shape[0] % self.size == 0
                 if apart:
                     others = gradient.abs().reshape(self.size, -1).amax(dim=1)
@@ -291,7 +334,12 @@ class _Taps:
 
     def _backward(self, scalars: Tensor, see: Callable[[nn.Module, dict[str, str], Tensor, Tensor], None]) -> None:
         self.see = see
-        torch.autograd.grad(scalars.sum(), [self.anchor], retain_graph=True, allow_unused=True)
+        try:
+            torch.autograd.grad(scalars.sum(), [self.anchor], retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise _changed_in_place("a layer") from error
 
     def _tap(self, names: dict[str, str], module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
         self.called.add(module)
@@ -301,7 +349,14 @@ class _Taps:
             self.expanded.extend(names.values())
             output = output.expand(self.size, *output.shape[1:]).clone()
             inputs = inputs.expand(self.size, *inputs.shape[1:])
-        tapped: Tensor = _Tap.apply(output, self.anchor, lambda g: self.see(module, names, inputs, g))  # type: ignore[no-untyped-call]
+        version = inputs._version
+
+        def see(gradient: Tensor) -> None:
+            if inputs._version != version:
+                raise _changed_in_place(", ".join(names.values()))
+            self.see(module, names, inputs, gradient)
+
+        tapped: Tensor = _Tap.apply(output, self.anchor, see)  # type: ignore[no-untyped-call]
         return tapped
 
     @staticmethod
@@ -315,6 +370,33 @@ def _cannot_tell_apart(names: list[str]) -> UnsupportedModuleError:
         "by the examples of a batch, or they are not its first dimension. Use estimator='finite_difference', or leave "
         "it out by `parameter_filter`."
     )
+
+
+def _changed_in_place(whose: str) -> UnsupportedModuleError:
+    return UnsupportedModuleError(
+        f"The gradient sketch needs the input of {whose}, which the model changes in place afterwards. Use "
+        "estimator='finite_difference', or let the model change a copy."
+    )
+
+
+def _check_size(outputs: Tensor, size: int) -> None:
+    if len(outputs) != size:
+        raise UnsupportedModuleError(
+            f"The observable returns {len(outputs)} rows, and the first dimension of the largest input is {size}: the "
+            "gradient sketch needs examples there. Use estimator='finite_difference'."
+        )
+
+
+def _two_examples(inputs: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Return the first and the last example of a batch, which may be the same one."""
+    rows = [0, size - 1]
+
+    def take(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[rows] if value.ndim and len(value) == size else value
+        return [value[row] for row in rows] if isinstance(value, list) and len(value) == size else value
+
+    return {name: take(value) for name, value in inputs.items()}
 
 
 def _names_held(module: nn.Module, names: dict[int, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,9 @@ from .sharding import is_sharded
 logger = get_logger(__name__)
 CACHE_BYTES = 2**31
 """Collated batches kept in memory by each process; further ones are collated again at every pass."""
+
+ESTIMATE_AFTER = 2
+"""Batches after which the time of an observable that says how many `passes` it needs is estimated."""
 
 Batch = Mapping[str, Any]
 Found = list[tuple[list[int], Tensor]]
@@ -85,6 +89,7 @@ class Observer:
         self.limits = {False: most, True: min(most, max(1, train_batch_size // 2) * longest)}
         """Most tokens at a time, by whether a graph is kept."""
         self.dealt = token_batches(self.lengths, most)
+        self.estimated = False
         self._keep_to(most)
 
     def _keep_to(self, budget: int) -> None:
@@ -186,6 +191,7 @@ class Observer:
 
     def _pass(self, observable: Observable, description: str) -> Found:
         found: Found = []
+        started = time.perf_counter()
         bar = tqdm(total=len(self.batches), desc=description, leave=False, disable=self.disable_tqdm, unit="batch")
         with bar, _evaluation_mode(self.model), torch.no_grad():
             for number, (positions, batch) in enumerate(zip(self.batches, self._inputs(), strict=True)):
@@ -198,7 +204,21 @@ class Observer:
                 if number < self.num_own:
                     found.append((positions, rows.cpu()))
                 bar.update()
+                if number + 1 == min(ESTIMATE_AFTER, len(self.batches)):
+                    self._estimate(getattr(observable, "passes", None), time.perf_counter() - started)
         return found
+
+    def _estimate(self, passes: int | None, seconds: float) -> None:
+        """Say once what `passes` over all batches will take if the first ones took `seconds`."""
+        if passes is None or self.estimated:
+            return
+        self.estimated = True
+        tokens = [len(batch) * self.lengths[batch[0]] for batch in self.batches]
+        share = sum(tokens[:ESTIMATE_AFTER]) / max(sum(tokens), 1)
+        logger.info(
+            f"By the first {len(tokens[:ESTIMATE_AFTER])} of {len(tokens)} batches on this process, observing them "
+            f"{'once' if passes == 1 else f'{passes} times'} takes about {passes * seconds / max(share, 1e-9):.0f} s."
+        )
 
     def _inputs(self) -> Iterator[Batch]:
         yield from self.kept

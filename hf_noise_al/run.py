@@ -165,7 +165,7 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
         for acquisition in acquisitions
     ]
     refuse_folder_in_use([part[2] for part in parts])
-    refuse_other_settings([part[2] for part in parts])
+    refuse_other_settings(parts)
     with _refusals():
         for _, _, repeat in parts:  # all of them, before the first one is trained
             _refuse_settings(_task(data.task), repeat)
@@ -206,13 +206,32 @@ def refuse_folder_in_use(runs: Sequence[RunArguments]) -> None:
             )
 
 
-def refuse_other_settings(runs: Sequence[RunArguments]) -> None:
-    """Refuse to resume runs that were made with other settings, also those that are finished, before one is trained."""
-    for arguments in runs:
-        state = Path(str(arguments.output_dir)) / STATE_FILE
-        if arguments.resumes and state.exists():
-            with _refusals():
-                refuse_other_run(state, argument_fingerprint(arguments, arguments.make_acquisition()))
+def refuse_other_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArguments]]) -> None:
+    """Refuse to resume runs that were made otherwise, also those that are finished, before one is trained.
+
+    Compared are the settings of training and acquisition and the names of model, data set and task. What else decides
+    about the rows (`max_seq_length`, files that changed under their name) is compared where a run is continued.
+    """
+    for model, data, training in runs:
+        folder = Path(str(training.output_dir))
+        if not training.resumes or not (folder / STATE_FILE).exists():
+            continue
+        with _refusals():
+            refuse_other_run(folder / STATE_FILE, argument_fingerprint(training, training.make_acquisition()))
+            if not is_run(folder):
+                continue
+            curve = LearningCurve.load(folder)
+        for name, asked in _names(model, data).items():
+            if getattr(curve, name) != asked:
+                raise InvalidArgument(
+                    f"{folder} holds a run whose {name} is {getattr(curve, name)}, and {asked} is asked for. "
+                    "Pass another `--output_dir`."
+                )
+        if len(curve.points) > training.num_rounds:
+            raise InvalidArgument(
+                f"{folder} holds a run of {len(curve.points)} rounds, and {training.num_rounds} are asked for. Pass "
+                f"`--num_rounds {len(curve.points)}`, or another `--output_dir`."
+            )
 
 
 def is_run(folder: Path) -> bool:
@@ -287,16 +306,19 @@ def _metric_names(task: Task, data: DataArguments, targets: Targets) -> Sequence
     return task.default_metrics[targets.problem_type]
 
 
-def _empty_curve(model: ModelArguments, data: DataArguments, training: RunArguments, metric: str) -> LearningCurve:
+def _names(model: ModelArguments, data: DataArguments) -> dict[str, str]:
+    """Return what a learning curve calls the task, the data set and the model."""
     dataset = str(data.dataset_name)
     if data.dataset_config_name and not Path(dataset).exists():
         dataset = f"{dataset} ({data.dataset_config_name})"
     made = model.model_config["model_type"] if isinstance(model.model_config, dict) else ""
+    return {"task": data.task, "dataset": dataset, "model": model.model_name_or_path or str(made)}
+
+
+def _empty_curve(model: ModelArguments, data: DataArguments, training: RunArguments, metric: str) -> LearningCurve:
     better = data.metric_greater_is_better
     return LearningCurve(
-        task=data.task,
-        dataset=dataset,
-        model=model.model_name_or_path or str(made),
+        **_names(model, data),
         acquisition=training.acquisition,
         seed=training.seed,
         metric=metric,

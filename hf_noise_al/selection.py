@@ -38,8 +38,8 @@ def k_center_greedy(
 
     The first choice without centers is thus the longest row. Of rows equally far the one with the lowest index is
     chosen, and no row twice: with duplicates or zero rows the rest follows in order of index. With `first` the
-    origin is no center, as suits rows of equal length: that row is chosen first, or, where there are centers, the row
-    farthest from them.
+    origin is no center, as suits rows of equal length: that row is chosen first, or, where there are centers (M > 0),
+    the row farthest from them.
 
     With a `shard` the `rows` are those of this process: every process calls with its own, the same `k`, `centers` and
     `first`, which is then a candidate's number, and gets the choice among all of them.
@@ -64,7 +64,7 @@ def k_center_greedy(
         check_finite(centers)
     if first is not None and not 0 <= first < size:
         raise ValueError(f"`first` must be the index of one of the {size} rows, got {first}. Count from 0.")
-    return k_center.choose(rows, k, centers, first, shard)
+    return k_center.choose(rows, k, centers if centers is not None and len(centers) else None, first, shard)
 
 
 def k_means_plus_plus(rows: Tensor, k: int, generator: torch.Generator, centers: Tensor | None = None) -> Tensor:
@@ -140,10 +140,12 @@ def row_norms(rows: Tensor) -> Tensor:
 
 
 def check_finite(rows: Tensor, shard: Shard | None = None) -> None:
-    """Raise ValueError naming the first of the (N, D) `rows` that holds NaN or infinity.
+    """Raise ValueError naming the first of the (N, D) `rows` that holds NaN or infinity, or where they are integers.
 
     With a `shard` the `rows` are those of this process; every process raises, naming the candidate.
     """
+    if not rows.is_floating_point():
+        raise ValueError(f"Rows must be floating-point numbers to select among them, got {rows.dtype}. Use `.float()`.")
     if math.isfinite(largest_entry(rows)):
         bad = torch.zeros(0, dtype=torch.long)
     else:

@@ -15,6 +15,8 @@ from transformers import (
     BertForSequenceClassification,
     ConvNextConfig,
     ConvNextForImageClassification,
+    Dinov2Config,
+    Dinov2ForImageClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     GemmaConfig,
@@ -29,12 +31,16 @@ from transformers import (
     ModernBertForSequenceClassification,
     OPTConfig,
     OPTForSequenceClassification,
+    Qwen3Config,
+    Qwen3ForSequenceClassification,
     RegNetConfig,
     RegNetForImageClassification,
     ResNetConfig,
     ResNetForImageClassification,
     SegformerConfig,
     SegformerForSemanticSegmentation,
+    SwinConfig,
+    SwinForImageClassification,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -122,6 +128,11 @@ def gemma() -> nn.Module:
     return GemmaForSequenceClassification(GemmaConfig(**_ROPE))
 
 
+def qwen3() -> nn.Module:
+    """RMS norms of every head's queries and keys."""
+    return Qwen3ForSequenceClassification(Qwen3Config(**_ROPE))
+
+
 def lora() -> nn.Module:
     config = LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["query", "value"], lora_dropout=0.1)
     model = get_peft_model(BertForSequenceClassification(BertConfig(**_TEXT)), config)
@@ -167,6 +178,20 @@ def vit() -> nn.Module:
     )
 
 
+def dinov2() -> nn.Module:
+    """Scales of whole layers, which are no module's weight."""
+    config = Dinov2Config(
+        image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_labels=3
+    )
+    return Dinov2ForImageClassification(config)
+
+
+def swin() -> nn.Module:
+    """Windows in the place of examples, which are moved between layers."""
+    sizes = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2]}
+    return SwinForImageClassification(SwinConfig(**sizes, window_size=4, num_labels=3))
+
+
 def segformer() -> nn.Module:
     config = SegformerConfig(
         depths=[1, 1],
@@ -193,12 +218,15 @@ _BUILDERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]] = {
     "modern_bert": (modern_bert, text_inputs),
     "llama": (llama, text_inputs),
     "gemma": (gemma, text_inputs),
+    "qwen3": (qwen3, text_inputs),
     "lora": (lora, text_inputs),
     "resnet": (resnet, image_inputs),
     "regnet": (regnet, image_inputs),
     "mobilenet": (mobilenet, image_inputs),
     "convnext": (convnext, image_inputs),
     "vit": (vit, image_inputs),
+    "dinov2": (dinov2, image_inputs),
+    "swin": (swin, image_inputs),
     "segformer": (segformer, image_inputs),
 }
 NAMES = list(_BUILDERS)

@@ -343,6 +343,8 @@ def test_quality_runs_each_method_once_and_compares_with_random(
 
     assert programs.quality.main([*words, "--weight_decay", "0.5"]) == 2
     assert "belongs to another run: weight_decay was 0.01, is 0.5" in capsys.readouterr().err
+    assert programs.quality.main([*words, "--num_rounds", "1"]) == 2
+    assert "holds a run of 2 rounds, and 1 are asked for" in capsys.readouterr().err
     assert programs.quality.main([*words, "--num_rounds", "1", "--seeds", "2"]) == 2
     assert "Cannot compare runs of different `num_labeled`" in capsys.readouterr().err
     assert json.loads((folder / "comparison.json").read_text()) == found

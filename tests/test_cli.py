@@ -159,6 +159,23 @@ def test_repeats_run_every_acquisition_with_every_seed_and_compare_them(
 
 
 @pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_rounds", "1"], "holds a run of 2 rounds, and 1 are asked for. Pass `--num_rounds 2`"),
+        (["--model_name_or_path", "another/model"], "and another/model is asked for"),
+        (["--dataset_name", "another/set"], "and another/set is asked for"),
+    ],
+)
+def test_finished_repeats_of_something_else_are_no_repeats(
+    recipe: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    command = ["run", str(recipe), "--seeds", "0"]
+    assert cli.main([*command, "--num_rounds", "2"]) == 0
+    assert cli.main([*command, "--resume_from_checkpoint", "true", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("file", "message", "computes"),
     [
         ("curve.xyz", "name a file that ends in one of .png, .svg, .pdf", False),

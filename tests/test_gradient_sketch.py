@@ -25,6 +25,7 @@ from transformers import (
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
 from hf_noise_al.gradient_sketch import (
+    EXAMPLES,
     GradientSketch,
     UnsupportedModuleError,
     num_backward_passes,
@@ -79,9 +80,11 @@ def whole_gradient(gradient: LayerGradient, shape: torch.Size) -> Tensor:
     return torch.einsum("bti,btj->bij", left, right).reshape(-1, *shape)
 
 
-def jacobians(model: nn.Module, inputs: Mapping[str, Tensor], observable: Any) -> list[dict[str, Tensor]]:
+def jacobians(
+    model: nn.Module, inputs: Mapping[str, Tensor], observable: Any, parameter_filter: str = "weight"
+) -> list[dict[str, Tensor]]:
     """Return, per example computed alone, the (D, *shape) gradients of its outputs by every perturbed tensor."""
-    tensors = perturbed_tensors(model)
+    tensors = perturbed_tensors(model, parameter_filter)
     flags = {name: tensor.requires_grad for name, tensor in tensors.items()}
     model.requires_grad_(True)
     result = []
@@ -118,17 +121,21 @@ def scaled_kernel(model: nn.Module, inputs: Mapping[str, Tensor], observable: An
 # ---- gradients -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sketch_models.NAMES)
-def test_gradients_of_every_tensor_are_those_of_each_example_alone(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "parameter_filter"),
+    [*((name, "weight") for name in sketch_models.NAMES), ("bert", "all"), ("lora", "trainable"), ("lora", "all")],
+)
+def test_gradients_of_every_tensor_are_those_of_each_example_alone(name: str, parameter_filter: str) -> None:
     model, inputs = sketch_models.build(name)
     model, inputs = model.double(), {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
-    assert unsupported_tensors(model) == []
-    sketch = GradientSketch(model, 1e-3, generator(), observable=mean_logits)
+    chosen = perturbed_tensors(model, parameter_filter)
+    assert unsupported_tensors(model, parameter_filter) == []
+    sketch = GradientSketch(model, 1e-3, generator(), parameter_filter, mean_logits)
     noise = sketch.noise = WholeGradients()  # type: ignore[assignment]
     sketch(model, inputs)
-    alone = jacobians(model, inputs, mean_logits)
+    alone = jacobians(model, inputs, mean_logits, parameter_filter)
     seen = 0
-    for tensor_name in perturbed_tensors(model):
+    for tensor_name in chosen:
         expected = torch.stack([found[tensor_name] for found in alone])  # (B, D, *shape)
         for direction in range(expected.shape[1]):
             if (direction, tensor_name) in noise.found:
@@ -295,6 +302,7 @@ def test_weight_gradients_are_not_computed() -> None:
             return result
 
     sketch = GradientSketch(model, 1e-3, generator(), num_projections=32)
+    sketch(model, inputs)  # checked by two examples
     with Watch():
         sketch(model, inputs)
     assert seen and not shapes & set(seen)
@@ -386,6 +394,36 @@ class TiedAside(Model):
         return self.linear(input) + self.other(input) + nn.functional.linear(input, self.twin.weight)  # type: ignore[no-any-return]
 
 
+class AlsoDirect(Model):
+    """A weight that is used through its module, and once more without it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert isinstance(self.other.weight, Tensor)
+        return self.linear(self.other(input)) + nn.functional.linear(input, self.other.weight)[:, :2]  # type: ignore[no-any-return]
+
+
+class Detached(Model):
+    def forward(self, input: Tensor) -> Tensor:
+        return self.linear(self.other(input).detach())  # type: ignore[no-any-return]
+
+
+class FixedBackbone(Model):
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = self.other(input)
+        return self.linear(hidden)  # type: ignore[no-any-return]
+
+
+class ChangesInput(Model):
+    """Adds to what a layer was given, after it was used."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        hidden = self.other(input)
+        first = self.linear(hidden)
+        hidden.mul_(2)
+        return first + hidden[:, :2]  # type: ignore[no-any-return]
+
+
 class Idle(Model):
     def forward(self, input: Tensor) -> Tensor:
         return self.linear(input)  # type: ignore[no-any-return]
@@ -401,6 +439,20 @@ class MixesExamples(Model):
         return self.linear(input) + self.other(input).mean(dim=0)  # type: ignore[no-any-return]
 
 
+def test_an_empty_batch_has_no_rows() -> None:
+    sketch = GradientSketch(nn.Sequential(nn.Linear(4, 2)), 1e-3, generator(), observable=plain)
+    assert sketch(sketch.modules[0][0], {"input": torch.zeros(0, 4)}).shape == (0, 512)
+
+
+def test_examples_that_mix_are_refused_where_weights_are_sharded_and_the_first_batch_has_one_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hf_noise_al.gradient_sketch.is_sharded", lambda model: True)
+    model = MixesExamples(nn.Linear(4, 2))
+    with pytest.raises(UnsupportedModuleError, match="cannot tell examples apart at"):
+        GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": torch.randn(1, 4)})
+
+
 def test_names_tensors_without_a_rule() -> None:
     model = nn.Sequential(nn.Conv1d(2, 2, 1), nn.Flatten(), nn.Linear(4, 2))
     assert unsupported_tensors(model) == ["0.weight (a weight of Conv1d)"]
@@ -414,6 +466,10 @@ def test_names_tensors_without_a_rule() -> None:
     [
         (Functional(nn.Linear(4, 2)), r"cannot follow other\.weight: the outputs depend on it"),
         (TiedAside(nn.Linear(4, 2)), r"cannot follow other\.weight: the outputs depend on it"),
+        (AlsoDirect(nn.Linear(4, 4)), r"cannot follow other\.weight: the outputs depend on it"),
+        (Detached(nn.Linear(4, 4)), r"cannot follow other\.weight: .* the model detaches that"),
+        (FixedBackbone(nn.Linear(4, 4)), r"cannot follow other\.weight: .* the model detaches that"),
+        (ChangesInput(nn.Linear(4, 4)), r"changes in place"),
         (SharedTable(nn.Embedding(9, 2)), r"cannot tell examples apart at other\.weight"),
         (MixesExamples(nn.Linear(4, 2)), r"cannot tell examples apart at other\.weight"),
     ],
@@ -421,8 +477,9 @@ def test_names_tensors_without_a_rule() -> None:
 @pytest.mark.parametrize("frozen", [False, True])
 def test_refuses_weights_that_it_cannot_follow(model: nn.Module, text: str, frozen: bool) -> None:
     model.requires_grad_(not frozen)
-    with pytest.raises(UnsupportedModuleError, match=text):
-        GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": torch.randn(4, 4)})
+    for size in (4, 1):  # the first batch may be the last example
+        with pytest.raises(UnsupportedModuleError, match=text):
+            GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": torch.randn(size, 4)})
     assert all(p.requires_grad is not frozen for p in model.parameters())
     assert not isinstance(model, TiedAside) or model.other.weight is model.twin.weight
 
@@ -438,7 +495,7 @@ class Transposed(Model):
     """Positions come first, as many as there are examples."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.linear(input) + self.other(input.T).sum(dim=0)  # type: ignore[no-any-return]
+        return self.linear(input) + self.other(input.T[:2]).sum(dim=0)  # type: ignore[no-any-return]
 
 
 class OneRow(Model):
@@ -460,7 +517,7 @@ class Upstream(Model):
     ("model", "text"),
     [
         (FirstTable(nn.Embedding(9, 2)), "cannot tell examples apart at other.weight"),
-        (Transposed(nn.Linear(4, 2)), "cannot tell examples apart at other.weight"),
+        (Transposed(nn.Linear(2, 2)), "cannot tell examples apart at other.weight"),
         (OneRow(nn.Linear(4, 2)), "cannot tell examples apart at other.weight"),
         (MixesExamples(nn.Linear(4, 2)), "cannot tell examples apart at other.weight"),
         (Upstream(nn.Linear(4, 4)), "cannot follow other.weight"),
@@ -470,7 +527,7 @@ class Upstream(Model):
 @pytest.mark.parametrize("observable", [plain, probabilities])
 def test_refuses_mixed_examples_also_where_outputs_sum_to_one(model: nn.Module, text: str, observable: Any) -> None:
     with pytest.raises(UnsupportedModuleError, match=text):
-        GradientSketch(model, 1e-3, generator(), observable=observable)(model, {"input": torch.randn(4, 4)})
+        GradientSketch(model, 1e-3, generator(), observable=observable)(model, {"input": torch.randn(3, 4)})
 
 
 def test_weights_used_without_their_module_are_refused_also_where_no_other_is_perturbed() -> None:
@@ -580,7 +637,20 @@ def test_where_weights_are_gathered_for_one_backward_pass_each_has_a_forward_pas
         return torch.cat([sketch(model, inputs), sketch(model, inputs)])
 
     expected = rows()
-    assert passes == [2 + 3, 3], "the first batch is checked"
-    monkeypatch.setattr("hf_noise_al.gradient_sketch.is_zero3", lambda tensor: True)
+    assert passes == [EXAMPLES, 0, 3, 3], "each of two examples, the use of weights, and each batch"
+    for name in ("is_zero3", "is_sharded"):
+        monkeypatch.setattr(f"hf_noise_al.gradient_sketch.{name}", lambda of: True)
     assert torch.equal(rows(), expected)
-    assert passes == [1] * 8
+    assert passes == [1] * (EXAMPLES + 3 + 3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["bert", "modern_bert", "lora", "resnet", "segformer"])
+def test_rows_on_a_gpu_are_those_of_a_cpu(name: str) -> None:
+    model, inputs = sketch_models.build(name)
+    expected = GradientSketch(model, 1e-3, generator(), observable=mean_logits)(model, inputs)
+    model, inputs = model.cuda(), {key: value.cuda() for key, value in inputs.items()}
+    rows = GradientSketch(model, 1e-3, generator(), observable=mean_logits)(model, inputs)
+    assert rows.is_cuda
+    assert float((rows.cpu() - expected).norm() / expected.norm()) < 1e-3

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -367,9 +368,17 @@ def test_auto_falls_back_when_the_sketch_finds_weights_that_it_cannot_follow(cap
         NoiseStability(estimator="gradient_sketch").select(candidates, 2, generator())
 
 
-def test_finite_differences_say_what_the_rest_will_take(caplog: pytest.LogCaptureFixture) -> None:
-    text = log_of(caplog, candidates_of(perceptron(), inputs()), estimator="finite_difference")
-    assert re.search(r"31 forward passes of 8 candidates; by the first, the others take about \d+ s; .*8 x 90", text)
+def test_each_estimator_says_what_it_will_keep(caplog: pytest.LogCaptureFixture) -> None:
+    candidates = candidates_of(perceptron(), inputs())
+    tensors = sum(tensor.nbytes for tensor in perturbed_tensors(candidates.model).values())
+    text = log_of(caplog, candidates, estimator="finite_difference")
+    assert "31 forward passes. Features take 0.0 MB on this process (8 x 90)" in text
+    assert f"the copy of the perturbed tensors {tensors / 1e6:.1f} MB" in text
+    assert text.count("Finite differences:") == 1
+    text = log_of(caplog, candidates, estimator="gradient_sketch", num_projections=300_000)
+    assert "features take 9.6 MB on this process (8 x 300000)" in text
+    wide = replace(candidates, labeled=candidates_of(candidates.model, inputs()))
+    assert "(16 x 90)" in log_of(caplog, wide, estimator="finite_difference", labeled_as_centers=True)
 
 
 def test_wide_rows_are_projected_as_they_arrive() -> None:

@@ -682,3 +682,15 @@ def test_full_precision_switches_tf32_off_and_on_again(precision: str) -> None:
 def test_full_precision_of_a_model_without_tensors() -> None:
     with full_precision(nn.ReLU()) as nothing:
         assert nothing is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_noise_on_a_gpu_is_that_of_a_cpu() -> None:
+    model = nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 2))
+    before = [p.clone() for p in model.parameters()]
+    with perturbed(model, 0.1, torch.Generator().manual_seed(0)):
+        expected = [p.clone() for p in model.parameters()]
+    with perturbed(model.cuda(), 0.1, torch.Generator().manual_seed(0)):
+        torch.testing.assert_close([p.detach().cpu() for p in model.parameters()], [p.detach() for p in expected])
+    assert all(map(torch.equal, before, [p.cpu() for p in model.parameters()]))

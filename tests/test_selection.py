@@ -107,6 +107,18 @@ def test_k_center_sees_near_duplicates_far_from_the_origin() -> None:
     assert k_center_greedy(rows, 4).tolist() == [0, 2, 3, 1]
 
 
+def test_no_centers_are_as_an_empty_table_of_them() -> None:
+    rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    empty = torch.zeros(0, 2)
+    assert k_center_greedy(rows, 3, empty, first=1).tolist() == k_center_greedy(rows, 3, first=1).tolist() == [1, 0, 2]
+    assert k_center_greedy(rows, 3, empty).tolist() == k_center_greedy(rows, 3).tolist()
+
+
+def test_rows_of_integers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"floating-point.*got torch\.int64"):
+        k_center_greedy(torch.tensor([[1, 0], [3, 0]]), 1)
+
+
 @pytest.mark.parametrize("name", SELECTIONS)
 @pytest.mark.parametrize("size", [1e-42, 1e-25, 1e30, 1e38])
 def test_tiny_and_huge_rows_neither_vanish_nor_overflow(name: SelectionName, size: float) -> None:

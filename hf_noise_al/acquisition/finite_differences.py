@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..observables import Observable
-from ..perturbation import full_precision, perturbed
+from ..perturbation import full_precision, perturbed, perturbed_tensors
 from ..projection import CountSketch
 from ..selection import row_norms
+from ..sharding import local
 from .base import Observe
 
 logger = logging.getLogger(__name__)
@@ -33,18 +33,29 @@ class FiniteDifferences:
     observable: Observable
     max_feature_dim: int
 
-    def deviations(self, model: nn.Module, groups: list[Observe], generator: torch.Generator) -> list[Tensor]:
-        """Return the deviations of the examples that each of `groups` observes: (N, at most max_feature_dim)."""
+    def deviations(
+        self, model: nn.Module, groups: list[Observe], generator: torch.Generator, num_rows: int
+    ) -> list[Tensor]:
+        """Return the deviations of the examples that each of `groups` observes: (N, at most max_feature_dim).
+
+        `num_rows` is how many these are together, on this process.
+        """
         count = self.num_perturbations
         seed = generator.initial_seed()
-        observable = _Narrowed(self.observable, self.max_feature_dim, seed)
+
+        def announce(dimension: int) -> None:
+            width = min(count * dimension, self.max_feature_dim)
+            copy = sum(local(tensor).nbytes for tensor in perturbed_tensors(model, self.parameter_filter).values())
+            logger.info(
+                f"Finite differences: {count + 1} forward passes. Features take {num_rows * width * 4 / 1e6:.1f} MB "
+                f"on this process ({num_rows} x {width}), the copy of the perturbed tensors {copy / 1e6:.1f} MB."
+            )
+
+        observable = _Narrowed(self.observable, self.max_feature_dim, seed, count + 1, announce)
         with full_precision(model):
-            started = time.perf_counter()
             clean = [observe(observable, "clean pass") for observe in groups]
-            seconds = time.perf_counter() - started
             dimension = clean[0].shape[1] - 1  # the last number is the length of the whole row
             width = min(count * dimension, self.max_feature_dim)
-            self._announce(sum(len(rows) for rows in clean), width, count * seconds)
             found = [rows.new_zeros(len(rows), width) for rows in clean]
             for k in range(count):
                 project = None if width == count * dimension else CountSketch(dimension, width, seed + k)
@@ -58,12 +69,6 @@ class FiniteDifferences:
                             features += project(deviation)
         return found
 
-    def _announce(self, size: int, width: int, seconds: float) -> None:
-        logger.info(
-            f"Finite differences: {self.num_perturbations + 1} forward passes of {size} candidates; by the first, "
-            f"the others take about {seconds:.0f} s; features take {size * width * 4 / 1e6:.0f} MB ({size} x {width})."
-        )
-
 
 @dataclass
 class _Narrowed:
@@ -72,6 +77,10 @@ class _Narrowed:
     observable: Observable
     width: int
     seed: int
+    passes: int
+    """How often it will see every row, for the estimate of time (`Observer`)."""
+    announce: Callable[[int], None] | None
+    """Told the width of the rows once, when the first batch has been seen."""
     _projection: CountSketch | None = None
 
     def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -83,4 +92,7 @@ class _Narrowed:
             if self._projection is None:
                 self._projection = CountSketch(rows.shape[1], self.width, self.seed)
             rows = self._projection(rows)
+        if self.announce is not None:
+            self.announce(rows.shape[1])
+            self.announce = None
         return torch.cat([rows, lengths[:, None]], dim=1)

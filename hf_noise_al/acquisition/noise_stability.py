@@ -22,6 +22,7 @@ from ..selection import (
     row_norms,
     select_rows,
 )
+from ..shard import Shard
 from .base import Acquisition, Candidates, Observe, Query
 from .finite_differences import FiniteDifferences
 
@@ -100,7 +101,7 @@ class NoiseStability(Acquisition):
         groups = [candidates.observe if shard is None or candidates.observe_shard is None else candidates.observe_shard]
         if self.labeled_as_centers and candidates.labeled is not None:
             groups.append(candidates.labeled.observe)
-        rows, *others = self._rows(candidates, groups, generator)
+        rows, *others = self._rows(candidates, groups, generator, shard)
         check_finite(rows, shard)
         centers = others[0] if others else None
         scores = row_norms(rows)
@@ -124,12 +125,17 @@ class NoiseStability(Acquisition):
         check_finite(rows)
         return rows
 
-    def _rows(self, candidates: Candidates, groups: list[Observe], generator: torch.Generator) -> list[Tensor]:
+    def _rows(
+        self, candidates: Candidates, groups: list[Observe], generator: torch.Generator, shard: Shard | None = None
+    ) -> list[Tensor]:
+        num_rows = candidates.size if shard is None else len(shard.indices)
+        if len(groups) > 1 and candidates.labeled is not None:
+            num_rows += candidates.labeled.size
         observable = self.observable or candidates.observable
         if self._sketches(candidates, observable):
             state = generator.get_state()
             try:
-                return self._sketched(candidates.model, groups, observable, generator)
+                return self._sketched(candidates.model, groups, observable, generator, num_rows)
             except UnsupportedModuleError as error:
                 if self.estimator != "auto":
                     raise
@@ -138,7 +144,7 @@ class NoiseStability(Acquisition):
         method = FiniteDifferences(
             self.noise_scale, self.num_perturbations, self.parameter_filter, observable, self.max_feature_dim
         )
-        return method.deviations(candidates.model, groups, generator)
+        return method.deviations(candidates.model, groups, generator, num_rows)
 
     def _sketches(self, candidates: Candidates, observable: Observable) -> bool:
         """Return whether the gradient sketch is to be used, and log why."""
@@ -161,8 +167,18 @@ class NoiseStability(Acquisition):
         return False
 
     def _sketched(
-        self, model: nn.Module, groups: list[Observe], observable: Observable, generator: torch.Generator
+        self,
+        model: nn.Module,
+        groups: list[Observe],
+        observable: Observable,
+        generator: torch.Generator,
+        num_rows: int,
     ) -> list[Tensor]:
+        width = self.num_projections
+        logger.info(
+            f"Gradient sketch: features take {num_rows * width * 4 / 1e6:.1f} MB on this process ({num_rows} x "
+            f"{width}), and a batch's activations are kept for its backward pass, as in training."
+        )
         with full_precision(model, gathered_as=self.lower_precision):
             sketch = GradientSketch(
                 model,

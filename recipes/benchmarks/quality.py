@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for seed in options.seeds
             for method in options.methods
         ]
-        refuse_other_settings([run[2] for run in runs])
+        refuse_other_settings(runs)
         for run in runs:
             if not is_finished(run[2]):
                 print(f"{run[2].output_dir}\n{train(prepare(*run))}\n", flush=True)

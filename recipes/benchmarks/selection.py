@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -136,6 +137,7 @@ def measure(
             start = time.perf_counter()
             chosen[variant] = VARIANTS[variant](rows, k)
             taken.append(time.perf_counter() - start)
+            print(f"{name}: {variant} took {taken[-1]:.2f} s", file=sys.stderr, flush=True)
     if "plain" in chosen and "lazy" in chosen and not torch.equal(chosen["plain"], chosen["lazy"]):
         raise SystemExit(f"The lazy choice of {name} is not the plain one.")
     medians = {variant: statistics.median(taken) for variant, taken in seconds.items() if taken}

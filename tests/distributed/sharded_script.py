@@ -243,7 +243,7 @@ def make_lora() -> torch.nn.Module:
 def lora(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     each = 4 // int(os.environ.get("WORLD_SIZE", "1"))
-    for chosen in ("trainable", "all"):
+    for chosen, estimator in (("trainable", "gradient_sketch"), ("all", "finite_difference")):
         trainer = make_trainer(
             folder / f"lora-{chosen}",
             trainer={"model": make_lora()},
@@ -251,7 +251,7 @@ def lora(folder: Path) -> dict[str, Any]:
             **{
                 **RUN,
                 "acquisition_kwargs": {
-                    "estimator": "finite_difference",
+                    "estimator": estimator,
                     "num_perturbations": 3,
                     "parameter_filter": chosen,
                 },
