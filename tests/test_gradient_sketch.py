@@ -257,18 +257,32 @@ def test_leaves_nothing_behind(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), rng)
 
 
-def test_leaves_nothing_behind_when_the_body_raises() -> None:
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_leaves_nothing_behind_when_a_layer_raises(number: int) -> None:
+    """In the pass that checks rows, in the one that checks the use of weights, and in that of the batch."""
     model, inputs = sketch_models.build("bert")
+    model.classifier = nn.Linear(16, 16)
+    model.classifier.weight = model.bert.pooler.dense.weight  # type: ignore[union-attr, assignment]
+    model.requires_grad_(False)
+    forward, passes = model.classifier.forward, []  # type: ignore[union-attr]
 
-    def breaks(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        model(**inputs)
-        raise KeyboardInterrupt
+    def breaks(hidden: Tensor) -> Tensor:
+        passes.append(1)
+        if len(passes) == number:
+            raise KeyboardInterrupt
+        return forward(hidden)  # type: ignore[operator, no-any-return]
 
-    before = {id(m): len(m._forward_hooks) for m in model.modules()}
+    model.classifier.forward = breaks  # type: ignore[union-attr, assignment]
+
+    def state() -> list[Any]:
+        held = [id(tensor) for module in model.modules() for tensor in module._parameters.values()]
+        hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+        return [held, hooks, [p.requires_grad for p in model.parameters()], torch.is_grad_enabled()]
+
+    before = state()
     with pytest.raises(KeyboardInterrupt):
-        GradientSketch(model, 1e-3, generator(), observable=breaks)(model, inputs)
-    assert {id(m): len(m._forward_hooks) for m in model.modules()} == before
-    assert torch.is_grad_enabled()
+        GradientSketch(model, 1e-3, generator(), observable=mean_logits)(model, inputs)
+    assert len(passes) == number and state() == before
 
 
 @pytest.mark.parametrize("name", ["bert", "resnet"])
