@@ -7,7 +7,7 @@ hundreds of noises at once: Deep Active Learning with Noise Stability (AAAI 2024
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from .observables import Observable, is_multi_label, probabilities
 from .perturbation import check_noise_scale, perturbed_tensors, tensor_generator
 from .rank_one_noise import RankOneNoise
 from .sharding import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
+from .weight_use import decisive, used_directly
 
 EXAMPLES = 2
 """How many examples show whether the model computes each on its own: what both share is in the place of one of them."""
@@ -155,9 +156,14 @@ class GradientSketch:
                 )
             if outputs.requires_grad:
                 taps.check_that_rows_are_apart(self._graphs(model, inputs, outputs))
-        if not is_sharded(model):
-            self._check_use_of_weights(model, inputs)
-            self._check_gradients_arrive(model, inputs, outputs.detach(), taps.called - taps.seen)
+        if is_sharded(model):
+            return
+        run = partial(self.observable, model, inputs)
+        if used := used_directly(self.modules, run):
+            raise _cannot_follow(used, "otherwise than through a call of its module")
+        silent = [(module, known) for module, known in self.modules if module in taps.called - taps.seen]
+        if detached := decisive(silent, run, outputs.detach()):
+            raise _cannot_follow(detached, "through something that the model detaches (`detach`, `torch.no_grad`)")
 
     def _checked_outputs(self, model: nn.Module, inputs: Mapping[str, Any], taps: _Taps) -> Tensor:
         try:
@@ -185,67 +191,6 @@ class GradientSketch:
                 directions = (2.0 * signs.double() - 1) / math.sqrt(most)
             self._directions = directions.to(outputs.device, outputs.dtype)
         return self._directions
-
-    def _check_use_of_weights(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
-        """Refuse weights that reach the outputs otherwise than through a call of their module."""
-        tensors: dict[str, nn.Parameter] = {}
-        for module, known in self.modules:
-            tensors |= {name: module.get_parameter(parameter) for parameter, name in known.items()}
-        hidden = {name: nn.Parameter(tensor.detach(), requires_grad=False) for name, tensor in tensors.items()}
-        before = {name: tensor.requires_grad for name, tensor in tensors.items()}
-
-        def put(there: Mapping[str, nn.Parameter], known: dict[str, str], module: nn.Module, *_: object) -> None:
-            module._parameters.update({parameter: there[name] for parameter, name in known.items()})
-
-        handles: list[RemovableHandle] = []
-        try:
-            for tensor in tensors.values():
-                tensor.requires_grad_(True)
-            for module, known in self.modules:  # what comes through a call is known
-                handles.append(module.register_forward_pre_hook(partial(put, hidden, known)))
-                handles.append(module.register_forward_hook(partial(put, tensors, known)))
-            outputs = self.observable(model, inputs)
-            found: Sequence[Tensor | None] = [None] * len(tensors)
-            if outputs.requires_grad:
-                found = torch.autograd.grad(outputs.square().sum(), list(tensors.values()), allow_unused=True)
-        finally:
-            for handle in handles:
-                handle.remove()
-            for module, known in self.modules:
-                put(tensors, known, module)
-            for name, tensor in tensors.items():
-                tensor.requires_grad_(before[name])
-        used = [name for name, gradient in zip(tensors, found, strict=True) if gradient is not None]
-        if used:
-            raise UnsupportedModuleError(
-                f"The gradient sketch cannot follow {', '.join(used[:5])}: the outputs depend on it otherwise than "
-                "through a call of its module. Use estimator='finite_difference', or leave it out by "
-                "`parameter_filter`."
-            )
-
-    def _check_gradients_arrive(
-        self, model: nn.Module, inputs: Mapping[str, Any], outputs: Tensor, silent: set[nn.Module]
-    ) -> None:
-        """Refuse modules that no gradient reached although the outputs depend on them."""
-
-        def change(module: nn.Module, args: object, output: Tensor) -> Tensor:
-            source = torch.Generator().manual_seed(0)
-            return output + torch.randn(output.shape, generator=source).to(output)
-
-        for module, known in self.modules:
-            if module not in silent:
-                continue
-            handle = module.register_forward_hook(change)
-            try:
-                changed = self.observable(model, inputs)
-            finally:
-                handle.remove()
-            if not torch.allclose(changed, outputs, rtol=1e-3, atol=1e-5):
-                raise UnsupportedModuleError(
-                    f"The gradient sketch cannot follow {', '.join(known.values())}: the outputs depend on what its "
-                    "module returns, and the model detaches that (`detach`, `torch.no_grad`). Use "
-                    "estimator='finite_difference', or leave it out by `parameter_filter`."
-                )
 
 
 class _Tap(torch.autograd.Function):
@@ -369,6 +314,13 @@ def _cannot_tell_apart(names: list[str]) -> UnsupportedModuleError:
         f"The gradient sketch cannot tell examples apart at {', '.join(names[:5])}: what the module returns is shared "
         "by the examples of a batch, or they are not its first dimension. Use estimator='finite_difference', or leave "
         "it out by `parameter_filter`."
+    )
+
+
+def _cannot_follow(names: list[str], how: str) -> UnsupportedModuleError:
+    return UnsupportedModuleError(
+        f"The gradient sketch cannot follow {', '.join(names[:5])}: the outputs depend on it {how}. Use "
+        "estimator='finite_difference', or leave it out by `parameter_filter`."
     )
 
 

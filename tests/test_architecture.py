@@ -38,6 +38,7 @@ LAYERS = {
     "sharding": 1,
     "state": 1,
     "uncertainty": 1,
+    "weight_use": 1,
     "word_observables": 1,
     "acquisition": 2,
     "annotators": 2,

@@ -1,0 +1,65 @@
+"""How a model uses weights otherwise than through calls of the modules that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Held = Sequence[tuple[nn.Module, dict[str, str]]]
+"""Modules, each with those of its parameters that matter: what the module calls one -> its name in the model."""
+
+
+def used_directly(held: Held, run: Callable[[], Tensor]) -> list[str]:
+    """Name the weights that reach the outputs of ``run()`` otherwise than through a call of a module that holds them.
+
+    While a module is called its weights are replaced by copies that share their storage and take no gradient.
+    """
+    tensors = {name: module.get_parameter(parameter) for module, known in held for parameter, name in known.items()}
+    hidden = {name: nn.Parameter(tensor.detach(), requires_grad=False) for name, tensor in tensors.items()}
+    before = {name: tensor.requires_grad for name, tensor in tensors.items()}
+
+    def put(there: Mapping[str, nn.Parameter], known: dict[str, str], module: nn.Module, *_: object) -> None:
+        module._parameters.update({parameter: there[name] for parameter, name in known.items()})
+
+    handles: list[RemovableHandle] = []
+    try:
+        for tensor in tensors.values():
+            tensor.requires_grad_(True)
+        for module, known in held:
+            handles.append(module.register_forward_pre_hook(partial(put, hidden, known)))
+            handles.append(module.register_forward_hook(partial(put, tensors, known)))
+        outputs = run()
+        found: Sequence[Tensor | None] = [None] * len(tensors)
+        if tensors and outputs.requires_grad:
+            found = torch.autograd.grad(outputs.square().sum(), list(tensors.values()), allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, known in held:
+            put(tensors, known, module)
+        for name, tensor in tensors.items():
+            tensor.requires_grad_(before[name])
+    return [name for name, gradient in zip(tensors, found, strict=True) if gradient is not None]
+
+
+def decisive(held: Held, run: Callable[[], Tensor], outputs: Tensor) -> list[str]:
+    """Name the weights of modules such that another output of the module changes ``run()``, which gave `outputs`."""
+
+    def change(module: nn.Module, args: object, output: Tensor) -> Tensor:
+        source = torch.Generator().manual_seed(0)
+        return output + torch.randn(output.shape, generator=source).to(output)
+
+    names: list[str] = []
+    for module, known in held:
+        handle = module.register_forward_hook(change)
+        try:
+            changed = run()
+        finally:
+            handle.remove()
+        if not torch.allclose(changed, outputs, rtol=1e-3, atol=1e-5):
+            names.extend(known.values())
+    return names
