@@ -166,7 +166,9 @@ def test_a_unit_before_each_variant_medians_over_repeats(
     monkeypatch.setattr(programs.measuring, "VARIANTS", fakes)
     monkeypatch.setattr(programs.measuring.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(programs.measuring, "_wait", lambda bench: None)
-    bench = SimpleNamespace(few=lambda: bench, precision=lambda: torch.autocast("cpu", enabled=False))
+    bench = SimpleNamespace(
+        few=lambda: bench, is_main_process=False, precision=lambda: torch.autocast("cpu", enabled=False)
+    )
     rows = programs.measuring.measure(bench, ["forward", "one", "two"], repeats=3)
     assert log == ["one", "two"] + ["forward", "forward", "one", "forward", "two"] * 3
     found = {row.name: (row.cost, row.seconds) for row in rows}

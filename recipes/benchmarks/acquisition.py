@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import Row, describe_machine, measure, peak_bytes
+from tqdm import tqdm
 from variants import VARIANTS, Bench, prepare_bench
 
 from hf_noise_al.recipe import InvalidArgument, find_recipe
@@ -72,7 +73,8 @@ def _compare(
     rows = measure(bench, options.variants, options.repeats)
     if not options.skip_memory and bench.is_main_process:
         rows = [
-            row if row.reason else row.with_peak(_peak_in_a_child(row.name, options, recipe, flags)) for row in rows
+            row if row.reason else row.with_peak(_peak_in_a_child(row.name, options, recipe, flags))
+            for row in tqdm(rows, desc="peak memory", unit="variant")
         ]
     memory = "not measured" if options.skip_memory else "the model and what a query adds, each in its own process"
     head = [

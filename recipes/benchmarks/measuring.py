@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from variants import VARIANTS, Bench, Unavailable
 
 from hf_noise_al.observation import untouched_random_state
@@ -52,17 +53,21 @@ def measure(bench: Bench, names: Sequence[str], repeats: int) -> list[Row]:
             reasons[name] = " ".join(str(error).split())
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     costs: dict[str, list[float]] = {name: [] for name in runs}
+    bar = tqdm(total=repeats * len(runs), unit="run", disable=not bench.is_main_process)
     for _ in range(repeats):
         units: list[float] = []
         found: dict[str, float] = {}
         for name, run in runs.items():
+            bar.set_description(name)
             units.append(seconds_of(bench, unit))
             if name != "forward":
                 found[name] = seconds_of(bench, run)
+            bar.update()
         middle = statistics.median(units) if units else 0.0
         for name in runs:
             seconds[name].append(found.get(name, middle))
             costs[name].append(seconds[name][-1] / middle)
+    bar.close()
     return [
         Row(name, reason=reasons[name])
         if name in reasons
