@@ -218,9 +218,10 @@ def refuse_other_settings(runs: Sequence[tuple[ModelArguments, DataArguments, Ru
             continue
         with _refusals():
             refuse_other_run(folder / STATE_FILE, argument_fingerprint(training, training.make_acquisition()))
-            if not is_run(folder):
-                continue
+        try:
             curve = LearningCurve.load(folder)
+        except (OSError, ValueError):
+            continue  # the run goes on from its state and writes the curve anew
         for name, asked in _names(model, data).items():
             if getattr(curve, name) != asked:
                 raise InvalidArgument(

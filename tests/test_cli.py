@@ -175,6 +175,16 @@ def test_finished_repeats_of_something_else_are_no_repeats(
     assert message in capsys.readouterr().err
 
 
+def test_a_damaged_curve_of_a_repeat_is_written_anew(recipe: Path) -> None:
+    command = ["run", str(recipe), "--seeds", "0", "--num_rounds", "2"]
+    assert cli.main(command) == 0
+    curve = recipe.parent / "out" / "noise_stability-seed-0" / "learning_curve.json"
+    written = curve.read_text()
+    curve.write_text(written[:50])
+    assert cli.main([*command, "--resume_from_checkpoint", "true"]) == 0
+    assert curve.read_text() == written
+
+
 @pytest.mark.parametrize(
     ("file", "message", "computes"),
     [
