@@ -43,6 +43,16 @@ def unsupported_tensors(model: nn.Module, parameter_filter: str = "weight") -> l
     return [f"{name} ({why})" for name, why in reasons.items()]
 
 
+def refuse_unsupported_tensors(model: nn.Module, parameter_filter: str) -> None:
+    """Raise UnsupportedModuleError where `unsupported_tensors` names any."""
+    if unsupported := unsupported_tensors(model, parameter_filter):
+        raise UnsupportedModuleError(
+            f"The gradient sketch has no rule for {len(unsupported)} of the perturbed tensors: "
+            f"{', '.join(unsupported[:5])}{', ...' if len(unsupported) > 5 else ''}. "
+            "Use estimator='finite_difference', or leave them out by `parameter_filter`."
+        )
+
+
 def num_backward_passes(model: nn.Module, observable: Observable, num_output_projections: int) -> int:
     """Return how many backward passes a sketch of `model` takes at most."""
     num_labels = getattr(getattr(model, "config", None), "num_labels", None)
@@ -89,12 +99,7 @@ class GradientSketch:
         num_output_projections: int = 8,
     ) -> None:
         check_noise_scale(noise_scale)
-        if unsupported := unsupported_tensors(model, parameter_filter):
-            raise UnsupportedModuleError(
-                f"The gradient sketch has no rule for {len(unsupported)} of the perturbed tensors: "
-                f"{', '.join(unsupported[:5])}{', ...' if len(unsupported) > 5 else ''}. "
-                "Use estimator='finite_difference', or leave them out by `parameter_filter`."
-            )
+        refuse_unsupported_tensors(model, parameter_filter)
         settle(model)
         tensors = perturbed_tensors(model, parameter_filter)
         names = {id(tensor): name for name, tensor in tensors.items()}

@@ -75,6 +75,7 @@ class ActiveTrainer(UpstreamTrainer):
         if isinstance(self.acquisition, NoiseStability):
             refuse_low_precision_of_shards(self.accelerator, self.acquisition.lower_precision)
         self.observable = observable
+        self.acquisition.check(self.model, observable or default_observable(self.model))
         self.augmentation = augmentation
         self._batch_of_step = (-1, 0)
         given = {row: label for row, label in enumerate(self.data.labels) if label is not None}

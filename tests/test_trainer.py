@@ -43,6 +43,26 @@ def read_state(folder: Path) -> dict[str, Any]:
 # ---- what it accepts -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("acquisition", "settings", "num_labels", "message"),
+    [
+        ("noise_stability", {"parameter_filter": "^nothing$"}, 2, "matches no parameter"),
+        ("bald", None, 1, "is a regression model"),
+        ("badge", None, 1, "are a regression"),
+    ],
+)
+def test_an_acquisition_that_cannot_query_the_model_is_refused_before_training(
+    tmp_path: Path, acquisition: str, settings: dict[str, str] | None, num_labels: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_trainer(
+            tmp_path,
+            trainer={"model": make_model(num_labels)},
+            acquisition=acquisition,
+            acquisition_kwargs=settings,
+        )
+
+
 def test_holds_out_the_labels_of_a_fully_labeled_pool_and_reveals_them_when_queried(tmp_path: Path) -> None:
     pool = make_pool()
     trainer = make_trainer(tmp_path, pool=pool)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..observables import (
+    Observable,
     is_multi_label,
     is_regression,
     probabilities_and_features,
@@ -27,11 +28,15 @@ class BADGE(Acquisition):
     a query holds N x (C + H) numbers and never N x C * H. One forward pass gives both.
     """
 
+    def check(self, model: nn.Module, observable: Observable) -> None:
+        """Raise ValueError unless `model` chooses one class of several for each example."""
+        _check_one_class_each(model)
+        check_one_answer_each(observable, "BADGE takes the gradient of one answer per example")
+
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return candidates drawn by k-means++ seeding; scores are lengths of their gradient embeddings."""
         check_size(query_size, candidates.size)
-        _check_one_class_each(candidates.model)
-        check_one_answer_each(candidates.observable, "BADGE takes the gradient of one answer per example")
+        self.check(candidates.model, candidates.observable)
         rows = candidates.observe(probabilities_and_features, "probabilities and features")
         check_finite(rows)
         probabilities, features = split_probabilities_and_features(rows)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..dropout import check_dropout, with_dropout
-from ..observables import is_multi_label, is_regression, probabilities
+from ..observables import Observable, is_multi_label, is_regression, probabilities
 from ..parts import check_one_answer_each
 from ..selection import check_finite, check_size, check_whole_number, top_k
 from ..uncertainty import bald
@@ -31,19 +31,23 @@ class BALD(Acquisition):
     def __post_init__(self) -> None:
         check_whole_number("num_samples", self.num_samples, least=2)
 
+    def check(self, model: nn.Module, observable: Observable) -> None:
+        """Raise ValueError unless `model` has dropout and chooses one class of several, or labels, for each example."""
+        if is_regression(model):
+            raise ValueError(
+                f"BALD compares class probabilities, and this {type(model).__name__} is a regression model. "
+                "Use 'noise_stability' or 'core_set'."
+            )
+        check_one_answer_each(observable, "BALD compares the class probabilities of an example")
+        check_dropout(model)
+
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the `query_size` candidates on which dropout passes disagree most, each one being sure.
 
         The masks depend on one draw from `generator`, on the pass and on the batch, see `hf_noise_al.dropout`.
         """
         check_size(query_size, candidates.size)
-        if is_regression(candidates.model):
-            raise ValueError(
-                f"BALD compares class probabilities, and this {type(candidates.model).__name__} is a regression "
-                "model. Use 'noise_stability' or 'core_set'."
-            )
-        check_one_answer_each(candidates.observable, "BALD compares the class probabilities of an example")
-        check_dropout(candidates.model)
+        self.check(candidates.model, candidates.observable)
         draw = int(torch.randint(2**63 - 1, (), generator=generator))
         scores = bald(self._sample(candidates, f"{draw}/{k}", k) for k in range(self.num_samples))
         if is_multi_label(candidates.model):

@@ -53,6 +53,9 @@ class Query(NamedTuple):
 class Acquisition(ABC):
     """Choose a set of candidates to label. Subclasses are frozen dataclasses: their fields are their settings."""
 
+    def check(self, model: nn.Module, observable: Observable) -> None:  # noqa: B027 (most can query any model)
+        """Raise ValueError where this cannot query `model`; a trainer asks before anything is trained."""
+
     @abstractmethod
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return `query_size` distinct candidates, best first, and a score for each candidate.

@@ -10,9 +10,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..gradient_sketch import GradientSketch, UnsupportedModuleError, num_backward_passes, unsupported_tensors
+from ..gradient_sketch import (
+    GradientSketch,
+    UnsupportedModuleError,
+    num_backward_passes,
+    refuse_unsupported_tensors,
+    unsupported_tensors,
+)
 from ..observables import Observable, check_observable
-from ..perturbation import check_noise_scale, full_precision, log_choice
+from ..perturbation import check_noise_scale, full_precision, log_choice, perturbed_tensors
 from ..selection import (
     SelectionName,
     check_finite,
@@ -92,6 +98,12 @@ class NoiseStability(Acquisition):
     def lower_precision(self) -> torch.dtype | None:
         """What `autocast` stands for."""
         return torch.bfloat16 if self.autocast else None
+
+    def check(self, model: nn.Module, observable: Observable) -> None:
+        """Raise ValueError where nothing can be perturbed, or where the sketch is asked for and has no rule."""
+        perturbed_tensors(model, self.parameter_filter)
+        if self.estimator == "gradient_sketch":
+            refuse_unsupported_tensors(model, self.parameter_filter)
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the candidates whose outputs move most and most differently; scores are lengths of deviations."""
