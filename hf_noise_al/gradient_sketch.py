@@ -6,6 +6,7 @@ hundreds of noises at once: Deep Active Learning with Noise Stability (AAAI 2024
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -22,8 +23,8 @@ from .rank_one_noise import RankOneNoise
 from .sharding import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
 from .weight_use import decisive, used_directly
 
-EXAMPLES = 2
-"""How many examples show whether the model computes each on its own: what both share is in the place of one of them."""
+MOST_CHECKS = 6
+"""Backward passes that show at most whether the model computes each example on its own; always, where it is sharded."""
 
 
 class UnsupportedModuleError(ValueError):
@@ -68,8 +69,8 @@ class GradientSketch:
     clean row. The mean of its products with another row is that of the examples' scaled Jacobians. It costs a forward
     pass and a backward pass through activations for every output direction: C - 1 of them for class probabilities, or
     ``num_output_projections`` random sign combinations of the outputs where those are fewer; the noises are dealt to
-    them. Weights get no gradient. Rows must be computed each on its own by the model; two of the first batch are
-    checked. Where weights are sharded, a use of a weight outside of its module is not noticed.
+    them. Weights get no gradient. Rows must be computed each on its own by the model; the first batch is checked,
+    a single example beside itself. Where weights are sharded, a use of a weight outside of its module is not noticed.
 
     Args:
         model: In the precision that it is to run in.
@@ -122,7 +123,7 @@ class GradientSketch:
         # hooks of a compiled model may be compiled away
         with torch.compiler.set_stance("force_eager"), torch.enable_grad():
             if size and not self._checked:
-                self._check(model, _two_examples(inputs, size))
+                self._check(model, _twice(inputs) if size == 1 else inputs, max(size, 2))
                 self._checked = True
             with _Taps(self, size) as taps:
                 outputs = self.observable(model, inputs)
@@ -147,20 +148,21 @@ class GradientSketch:
             if self.backward_once:
                 outputs = self.observable(model, inputs)
 
-    def _check(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+    def _check(self, model: nn.Module, inputs: Mapping[str, Any], size: int) -> None:
         """Refuse a model in which perturbed weights reach the outputs on ways that the taps do not see.
 
         Where weights are sharded they are followed through their modules alone: every process has to pass the model as
         often as the others.
         """
-        with _Taps(self, EXAMPLES) as taps:
+        with _Taps(self, size) as taps:
             outputs = self._checked_outputs(model, inputs, taps)
             if not taps.called:
                 raise UnsupportedModuleError(
                     "The gradient sketch saw none of the perturbed modules called. Use estimator='finite_difference'."
                 )
             if outputs.requires_grad:
-                taps.check_that_rows_are_apart(self._graphs(model, inputs, outputs))
+                codes = _codes(size, MOST_CHECKS if is_sharded(model) else None)
+                taps.check_that_rows_are_apart(self._graphs(model, inputs, outputs), codes)
         if is_sharded(model):
             return
         run = partial(self.observable, model, inputs)
@@ -179,7 +181,7 @@ class GradientSketch:
             expanded, taps.expands = taps.expanded, False
             self.observable(model, inputs)  # raises where it was not that
             raise _cannot_tell_apart(expanded) from error
-        _check_size(outputs, EXAMPLES)
+        _check_size(outputs, taps.size)
         return outputs
 
     def _directions_for(self, model: nn.Module, outputs: Tensor) -> Tensor:
@@ -251,6 +253,10 @@ class _Taps:
         sketch = self.sketch
 
         def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor) -> None:
+            if inputs.shape[0] % self.size or gradient.shape[0] % self.size:
+                raise _cannot_tell_apart(list(names.values()))
+            if not gradient.numel():
+                return
             for parameter, name in names.items():
                 if scale := sketch.scales[name]:
                     shape = sketch.shapes[name]
@@ -260,25 +266,30 @@ class _Taps:
         self._backward(outputs @ vector, see)
         return total
 
-    def check_that_rows_are_apart(self, graphs: Iterator[Tensor]) -> None:
-        """Refuse layers whose part in an example's outputs is found with others."""
-        mixed: dict[str, None] = {}
-        for row in range(self.size):
+    def check_that_rows_are_apart(self, graphs: Iterator[Tensor], codes: Tensor) -> None:
+        """Refuse layers whose part in an example's outputs is found with others.
 
-            def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor, row: int = row) -> None:
+        Each of the P (P, B) `codes` says which examples' outputs to differentiate; no other may get a gradient.
+        """
+        mixed: dict[str, None] = {}
+        source = torch.Generator().manual_seed(0)
+        for chosen in codes:
+
+            def see(
+                module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor, chosen: Tensor = chosen
+            ) -> None:
                 self.seen.add(module)
                 apart = inputs.shape[0] % self.size == 0 and gradient.shape[0] % self.size == 0
-                if apart:
-                    others = gradient.abs().reshape(self.size, -1).amax(dim=1)
-                    others[row] = 0
+                if apart and gradient.numel():
+                    others = gradient.abs().reshape(self.size, -1).amax(dim=1)[~chosen.to(gradient.device)]
                     apart = not bool((others > 0).any())
                 if not apart:
                     mixed.update(dict.fromkeys(names.values()))
 
             outputs = next(graphs)
-            # along a random direction: the plain sum of an example's outputs may be constant
-            weights = torch.randn(outputs.shape[1], generator=torch.Generator().manual_seed(0)).to(outputs)
-            self._backward(outputs[row] @ weights, see)
+            # along random directions: the plain sum of an example's outputs may be constant
+            weights = torch.randn(outputs.shape, generator=source).to(outputs)
+            self._backward((outputs * weights)[chosen.to(outputs.device)], see)
         if mixed:
             raise _cannot_tell_apart(list(mixed))
 
@@ -344,16 +355,30 @@ def _check_size(outputs: Tensor, size: int) -> None:
         )
 
 
-def _two_examples(inputs: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Return the first and the last example of a batch, which may be the same one."""
-    rows = [0, size - 1]
+def _twice(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch of one example as a batch of two equal ones."""
 
     def take(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value[rows] if value.ndim and len(value) == size else value
-        return [value[row] for row in rows] if isinstance(value, list) and len(value) == size else value
+            return torch.cat([value, value]) if value.ndim and len(value) == 1 else value
+        return [*value, *value] if isinstance(value, list) and len(value) == 1 else value
 
     return {name: take(value) for name, value in inputs.items()}
+
+
+def _codes(size: int, passes: int | None) -> Tensor:
+    """Return in which of `passes` each of `size` examples takes part: bool (passes, size).
+
+    Of any two examples each takes part in a pass that the other does not: half of the passes, another half for each
+    (where `MOST_CHECKS` passes have too few halves, they are given again). Without `passes` they are as few as can be.
+    """
+    if passes is None:
+        passes = next((p for p in range(2, MOST_CHECKS) if math.comb(p, p // 2) >= size), MOST_CHECKS)
+    halves = itertools.cycle(itertools.combinations(range(passes), passes // 2))
+    codes = torch.zeros(passes, size, dtype=torch.bool)
+    for example, half in zip(range(size), halves, strict=False):
+        codes[list(half), example] = True
+    return codes
 
 
 def _names_held(module: nn.Module, names: dict[int, str]) -> dict[str, str]:

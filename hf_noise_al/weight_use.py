@@ -47,7 +47,12 @@ def used_directly(held: Held, run: Callable[[], Tensor]) -> list[str]:
 
 
 def decisive(held: Held, run: Callable[[], Tensor], outputs: Tensor) -> list[str]:
-    """Name the weights of modules such that another output of the module changes ``run()``, which gave `outputs`."""
+    """Name the weights of modules such that another output of the module changes ``run()``, which gave `outputs`.
+
+    Outputs that are not finite tell nothing.
+    """
+    if not bool(outputs.isfinite().all()):
+        return []
 
     def change(module: nn.Module, args: object, output: Tensor) -> Tensor:
         source = torch.Generator().manual_seed(0)
@@ -60,6 +65,7 @@ def decisive(held: Held, run: Callable[[], Tensor], outputs: Tensor) -> list[str
             changed = run()
         finally:
             handle.remove()
-        if not torch.allclose(changed, outputs, rtol=1e-3, atol=1e-5):
+        least = 1e-5 * float(outputs.abs().max())
+        if not torch.allclose(changed, outputs, rtol=0, atol=least):
             names.extend(known.values())
     return names

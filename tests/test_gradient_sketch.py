@@ -25,7 +25,7 @@ from transformers import (
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
 from hf_noise_al.gradient_sketch import (
-    EXAMPLES,
+    MOST_CHECKS,
     GradientSketch,
     UnsupportedModuleError,
     num_backward_passes,
@@ -316,7 +316,7 @@ def test_weight_gradients_are_not_computed() -> None:
             return result
 
     sketch = GradientSketch(model, 1e-3, generator(), num_projections=32)
-    sketch(model, inputs)  # checked by two examples
+    sketch(model, inputs)  # checked by now
     with Watch():
         sketch(model, inputs)
     assert seen and not shapes & set(seen)
@@ -438,6 +438,24 @@ class ChangesInput(Model):
         return first + hidden[:, :2]  # type: ignore[no-any-return]
 
 
+class Sorts(Model):
+    """Orders the examples by their content, and puts them back."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        order = input.sum(dim=1).argsort()
+        return self.linear(input) + self.other(input[order])[order.argsort()]  # type: ignore[no-any-return]
+
+
+class Some(Model):
+    """Hands a part of the examples to a layer; as many entries as there are examples, or as many as divide them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        hidden = self.linear(input)
+        chosen = input[:, 0] > 0
+        parts = self.other(input[chosen].repeat_interleave(4, dim=0)).unflatten(0, (-1, 4)).mean(dim=1)
+        return hidden.index_add(0, chosen.nonzero()[:, 0], parts)  # type: ignore[no-any-return]
+
+
 class Idle(Model):
     def forward(self, input: Tensor) -> Tensor:
         return self.linear(input)  # type: ignore[no-any-return]
@@ -451,6 +469,31 @@ class SharedTable(Model):
 class MixesExamples(Model):
     def forward(self, input: Tensor) -> Tensor:
         return self.linear(input) + self.other(input).mean(dim=0)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("size", [4, 6, 20])
+def test_examples_in_an_order_of_their_own_are_refused(seed: int, size: int) -> None:
+    model, rows = Sorts(nn.Linear(4, 2)), torch.randn(size, 4, generator=generator(seed))
+    rows = rows[rows.sum(dim=1).argsort()]
+    rows[1:-1] = rows[1:-1].flip(0)  # the first and the last stay where they are
+    with pytest.raises(UnsupportedModuleError, match="cannot tell examples apart at"):
+        GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": rows})
+
+
+def test_a_part_of_the_examples_is_refused_in_later_batches_too() -> None:
+    model = Some(nn.Linear(4, 2))
+    sketch = GradientSketch(model, 1e-3, generator(), observable=plain)
+    rows = torch.randn(4, 4, generator=generator(1))
+    rows[:, 0] = 1
+    sketch(model, {"input": rows})
+    rows[:, 0] = torch.tensor([1.0, -1.0, -1.0, 1.0])
+    with pytest.raises(UnsupportedModuleError, match="cannot tell examples apart at"):
+        GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": rows})
+    rows[:, 0] = -1  # a layer that is called with nothing
+    assert GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": rows}).isfinite().all()
+    with pytest.raises(UnsupportedModuleError, match="cannot tell examples apart at"):
+        sketch(model, {"input": torch.cat([rows, rows.abs()[:1], rows[:1]])})
 
 
 def test_an_empty_batch_has_no_rows() -> None:
@@ -509,7 +552,7 @@ class Transposed(Model):
     """Positions come first, as many as there are examples."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.linear(input) + self.other(input.T[:2]).sum(dim=0)  # type: ignore[no-any-return]
+        return self.linear(input) + self.other(input.T[:3]).sum(dim=0)  # type: ignore[no-any-return]
 
 
 class OneRow(Model):
@@ -531,7 +574,7 @@ class Upstream(Model):
     ("model", "text"),
     [
         (FirstTable(nn.Embedding(9, 2)), "cannot tell examples apart at other.weight"),
-        (Transposed(nn.Linear(2, 2)), "cannot tell examples apart at other.weight"),
+        (Transposed(nn.Linear(3, 2)), "cannot tell examples apart at other.weight"),
         (OneRow(nn.Linear(4, 2)), "cannot tell examples apart at other.weight"),
         (MixesExamples(nn.Linear(4, 2)), "cannot tell examples apart at other.weight"),
         (Upstream(nn.Linear(4, 4)), "cannot follow other.weight"),
@@ -651,11 +694,11 @@ def test_where_weights_are_gathered_for_one_backward_pass_each_has_a_forward_pas
         return torch.cat([sketch(model, inputs), sketch(model, inputs)])
 
     expected = rows()
-    assert passes == [EXAMPLES, 0, 3, 3], "each of two examples, the use of weights, and each batch"
+    assert passes == [4, 0, 3, 3], "six examples apart, the use of weights, and each batch"
     for name in ("is_zero3", "is_sharded"):
         monkeypatch.setattr(f"hf_noise_al.gradient_sketch.{name}", lambda of: True)
     assert torch.equal(rows(), expected)
-    assert passes == [1] * (EXAMPLES + 3 + 3)
+    assert passes == [1] * (MOST_CHECKS + 3 + 3)
 
 
 @pytest.mark.gpu

@@ -78,3 +78,6 @@ def test_names_modules_whose_outputs_matter() -> None:
     assert decisive(held_by(model), lambda: model(rows), outputs) == ["fixed.weight", "head.weight"]
     assert not any(module._forward_hooks for module in model.modules())
     assert decisive([], lambda: model(rows), outputs) == []
+    assert decisive(held_by(model), lambda: model(rows), outputs * torch.nan) == []
+    small = outputs * 1e-7
+    assert decisive(held_by(model)[1:2], lambda: model(rows) * 1e-7, small) == ["fixed.weight"]
