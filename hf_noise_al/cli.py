@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         with _log_lines_on_stderr():
             VERBS[verb](rest)
+        part_from_other_processes()
     except KeyboardInterrupt:
         print(_how_to_go_on(words), file=sys.stderr)
         return INTERRUPTED
@@ -58,6 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hf-noise-al: {error}", file=sys.stderr)
         return WRONG_INPUT
     return DONE
+
+
+def part_from_other_processes() -> None:
+    """Close what connects this process to others: torch's threads, still there at exit, can abort a finished run."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _run(words: list[str]) -> None:

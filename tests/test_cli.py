@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 from datasets import Dataset
 
 from hf_noise_al import ActiveTrainer, cli
@@ -278,6 +279,12 @@ def test_help_is_printed_for_every_verb(capsys: pytest.CaptureFixture[str]) -> N
     for verb in ("compare", "recipes"):
         with pytest.raises(SystemExit, match="0"):
             cli.main([verb, "--help"])
+
+
+def test_ends_without_a_connection_to_other_processes() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    assert cli.main(["recipes"]) == 0
+    assert not dist.is_initialized()
 
 
 def test_recipes_lists_each_with_its_first_line(

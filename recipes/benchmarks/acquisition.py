@@ -29,6 +29,7 @@ from measuring import Row, describe_machine, measure, peak_bytes
 from tqdm import tqdm
 from variants import VARIANTS, Bench, prepare_bench
 
+from hf_noise_al.cli import part_from_other_processes
 from hf_noise_al.recipe import InvalidArgument, find_recipe
 
 
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 text, rows = _compare(bench, options, recipe, flags)
                 if bench.is_main_process:
                     _tell(text, rows, options.json)
+                part_from_other_processes()
     except InvalidArgument as error:
         print(f"acquisition.py: {error}", file=sys.stderr)
         return 2

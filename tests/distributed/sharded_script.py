@@ -301,3 +301,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    torch.distributed.destroy_process_group()  # its threads, still there at exit, can abort the process
