@@ -8,40 +8,32 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from .layer_gradients import layer_gradient, layer_input, why_unsupported
+from .layer_gradients import LayerGradient, Matrices, Vectors, layer_gradient, why_unsupported
+from .layer_taps import LayerTaps, UnsupportedModuleError, cannot_tell_apart, ignore
 from .observables import Observable, is_multi_label, probabilities
 from .perturbation import check_noise_scale, perturbed_tensors, tensor_generator
 from .rank_one_noise import RankOneNoise
 from .sharding import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
-from .weight_use import decisive, used_directly
+from .weight_use import decisive, decisive_tensors, used_directly
 
 MOST_CHECKS = 6
 """Backward passes that show at most whether the model computes each example on its own; always, where it is sharded."""
 
-
-class UnsupportedModuleError(ValueError):
-    """A perturbed weight is used in a way that the gradient sketch has no rule for."""
+ALONE_TOLERANCE = 1e-3
+"""What the outputs of an example may differ by, alone and in a batch, relative to the largest."""
 
 
 def unsupported_tensors(model: nn.Module, parameter_filter: str = "weight") -> list[str]:
     """Name the perturbed tensors of `model` that the gradient sketch cannot project, each with the reason."""
-    names = {id(tensor): name for name, tensor in perturbed_tensors(model, parameter_filter).items()}
-    reasons: dict[str, str] = {}
-    for module in model.modules():
-        for parameter, tensor in module._parameters.items():
-            if tensor is None or id(tensor) not in names:
-                continue
-            if why := why_unsupported(module, parameter):
-                reasons[names[id(tensor)]] = why
-    return [f"{name} ({why})" for name, why in reasons.items()]
+    return [f"{name} ({why})" for name, why in _without_rule(model, parameter_filter).items()]
 
 
 def refuse_unsupported_tensors(model: nn.Module, parameter_filter: str) -> None:
@@ -50,7 +42,17 @@ def refuse_unsupported_tensors(model: nn.Module, parameter_filter: str) -> None:
         raise UnsupportedModuleError(
             f"The gradient sketch has no rule for {len(unsupported)} of the perturbed tensors: "
             f"{', '.join(unsupported[:5])}{', ...' if len(unsupported) > 5 else ''}. "
-            "Use estimator='finite_difference', or leave them out by `parameter_filter`."
+            "Use one_by_one=True or estimator='finite_difference', or leave them out by `parameter_filter`."
+        )
+
+
+def refuse_one_by_one_of_shards(sharded: bool) -> None:
+    """Raise UnsupportedModuleError where weights are `sharded`: each pass of an example would need every process."""
+    if sharded:
+        raise UnsupportedModuleError(
+            "The gradient sketch cannot take examples one by one where weights are sharded: processes would need as "
+            "many passes as the one with most. Use one_by_one=False, estimator='finite_difference' or "
+            "DistributedDataParallel."
         )
 
 
@@ -72,6 +74,9 @@ class GradientSketch:
     them. Weights get no gradient. Rows must be computed each on its own by the model; the first batch is checked,
     a single example beside itself. Where weights are sharded, a use of a weight outside of its module is not noticed.
 
+    One by one, the examples of a batch pass through the model alone. Layers may then share work between examples, and
+    tensors without a rule, or used outside of their module, are differentiated as they are.
+
     Args:
         model: In the precision that it is to run in.
         noise_scale: Length of the noise on each tensor relative to the tensor's.
@@ -80,10 +85,12 @@ class GradientSketch:
         observable: What is differentiated: ``(model, inputs) -> (B, D)``.
         num_projections: Width of a row.
         num_output_projections: Most output directions.
+        one_by_one: Pass examples through the model one at a time.
 
     Raises:
         UnsupportedModuleError: a perturbed tensor belongs to a module without a rule, or the model uses it outside of
-            a call of that module, detaches what comes of it, or changes the module's input in place.
+            a call of that module, detaches what comes of it, or changes the module's input in place. One by one the
+            first two are no obstacle, but sharded weights are, and examples whose outputs depend on others.
     """
 
     passes = 1
@@ -98,20 +105,27 @@ class GradientSketch:
         observable: Observable = probabilities,
         num_projections: int = 512,
         num_output_projections: int = 8,
+        one_by_one: bool = False,
     ) -> None:
         check_noise_scale(noise_scale)
-        refuse_unsupported_tensors(model, parameter_filter)
+        if one_by_one:
+            refuse_one_by_one_of_shards(is_sharded(model))
+        else:
+            refuse_unsupported_tensors(model, parameter_filter)
         settle(model)
         tensors = perturbed_tensors(model, parameter_filter)
-        names = {id(tensor): name for name, tensor in tensors.items()}
         self.seed = int(torch.randint(2**63 - 1, (), generator=generator))
         self.noise = RankOneNoise(self.seed)
         norms = dict(zip(tensors, global_norms(list(tensors.values())), strict=True))
         self.scales = {name: noise_scale * norms[name] / math.sqrt(global_numel(t)) for name, t in tensors.items()}
         self.shapes = {name: torch.Size(global_shape(tensor)) for name, tensor in tensors.items()}
+        names = {id(tensor): name for name, tensor in tensors.items()}
         held = [(module, _names_held(module, names)) for module in model.modules()]
         self.modules = [(module, known) for module, known in held if known]
-        self.observable = observable
+        self.direct: dict[str, Tensor] = {}
+        """Tensors that are differentiated themselves, in the place of the outputs of the modules that hold them."""
+        self._take_directly(tensors, _without_rule(model, parameter_filter))
+        self.observable, self.one_by_one = observable, one_by_one
         self.num_projections, self.num_output_projections = num_projections, num_output_projections
         self.backward_once = any(map(is_zero3, model.parameters()))
         self._directions: Tensor | None = None
@@ -120,26 +134,59 @@ class GradientSketch:
     def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return one row per example: (B, num_projections)."""
         size = max((len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim), default=0)
+        examples = [_example(inputs, number, size) for number in range(size)] if self.one_by_one else []
         # hooks of a compiled model may be compiled away
         with torch.compiler.set_stance("force_eager"), torch.enable_grad():
             if size and not self._checked:
-                self._check(model, _twice(inputs) if size == 1 else inputs, max(size, 2))
+                if examples:
+                    self._check_alone(model, inputs, examples)
+                else:
+                    self._check(model, _twice(inputs) if size == 1 else inputs, max(size, 2))
                 self._checked = True
-            with _Taps(self, size) as taps:
-                outputs = self.observable(model, inputs)
-                _check_size(outputs, size)
-                if not size or not outputs.requires_grad:  # no perturbed tensor has a say in them
-                    return outputs.new_zeros(size, self.num_projections)
-                graphs = self._graphs(model, inputs, outputs)
-                directions = self._directions_for(model, outputs)
-                widths = [len(part) for part in torch.arange(self.num_projections).tensor_split(len(directions))]
-                parts = [
-                    taps.project(next(graphs), direction, number, width) * math.sqrt(self.num_projections / width)
-                    for number, (direction, width) in enumerate(zip(directions, widths, strict=True))
-                ]
+            if examples:
+                return torch.cat([self._rows(model, example, 1) for example in examples])
+            return self._rows(model, inputs, size)
+
+    def _rows(self, model: nn.Module, inputs: Mapping[str, Any], size: int) -> Tensor:
+        with _requiring_gradients(self.direct.values()), LayerTaps(self.modules, size) as taps:
+            outputs = self.observable(model, inputs)
+            _check_size(outputs, size)
+            if not size or not outputs.requires_grad:  # no perturbed tensor has a say in them
+                return outputs.new_zeros(size, self.num_projections)
+            graphs = self._graphs(model, inputs, outputs)
+            directions = self._directions_for(model, outputs)
+            widths = [len(part) for part in torch.arange(self.num_projections).tensor_split(len(directions))]
+            parts = [
+                self._project(taps, next(graphs), direction, number, width) * math.sqrt(self.num_projections / width)
+                for number, (direction, width) in enumerate(zip(directions, widths, strict=True))
+            ]
         rows = torch.cat(parts, dim=1)
         lengths = torch.linalg.vector_norm(outputs.detach(), dim=1, keepdim=True, dtype=rows.dtype)
         return rows / torch.where(lengths > 0, lengths, 1)
+
+    def _project(self, taps: LayerTaps, outputs: Tensor, vector: Tensor, direction: int, width: int) -> Tensor:
+        """Differentiate ``outputs @ vector`` and project every tensor's gradient on `width` noises: (B, width)."""
+        dtype = torch.promote_types(outputs.dtype, torch.float32)
+        total = torch.zeros(taps.size, width, dtype=dtype, device=outputs.device)
+
+        def add(name: str, found: LayerGradient) -> None:
+            total.add_(self.noise.project(name, self.shapes[name], found, direction, width), alpha=self.scales[name])
+
+        def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor) -> None:
+            if inputs.shape[0] % taps.size or gradient.shape[0] % taps.size:
+                raise cannot_tell_apart(list(names.values()))
+            if not gradient.numel():
+                return
+            for parameter, name in names.items():
+                if self.scales[name]:
+                    add(name, layer_gradient(module, parameter, inputs, gradient, taps.size))
+
+        gradients = taps.backward(outputs @ vector, see, list(self.direct.values()))
+        for name, gradient in zip(self.direct, gradients, strict=True):
+            if gradient is not None and self.scales[name]:
+                whole = gradient[None].flatten(2) if gradient.ndim > 1 else gradient.reshape(1, -1)
+                add(name, Matrices(whole) if gradient.ndim > 1 else Vectors(whole))
+        return total
 
     def _graphs(self, model: nn.Module, inputs: Mapping[str, Any], outputs: Tensor) -> Iterator[Tensor]:
         """Yield outputs for one backward pass after another: the same, unless weights are gathered for one alone."""
@@ -148,17 +195,23 @@ class GradientSketch:
             if self.backward_once:
                 outputs = self.observable(model, inputs)
 
+    def _take_directly(self, tensors: Mapping[str, Tensor], names: Iterable[str]) -> None:
+        self.direct.update({name: tensors[name] for name in names})
+        left = [(module, {p: n for p, n in known.items() if n not in self.direct}) for module, known in self.modules]
+        self.modules = [(module, known) for module, known in left if known]
+
     def _check(self, model: nn.Module, inputs: Mapping[str, Any], size: int) -> None:
         """Refuse a model in which perturbed weights reach the outputs on ways that the taps do not see.
 
         Where weights are sharded they are followed through their modules alone: every process has to pass the model as
         often as the others.
         """
-        with _Taps(self, size) as taps:
+        with LayerTaps(self.modules, size) as taps:
             outputs = self._checked_outputs(model, inputs, taps)
             if not taps.called:
                 raise UnsupportedModuleError(
-                    "The gradient sketch saw none of the perturbed modules called. Use estimator='finite_difference'."
+                    "The gradient sketch saw none of the perturbed modules called. Use one_by_one=True or "
+                    "estimator='finite_difference'."
                 )
             if outputs.requires_grad:
                 codes = _codes(size, MOST_CHECKS if is_sharded(model) else None)
@@ -167,12 +220,43 @@ class GradientSketch:
             return
         run = partial(self.observable, model, inputs)
         if used := used_directly(self.modules, run):
-            raise _cannot_follow(used, "otherwise than through a call of its module")
+            raise _cannot_follow(used, "otherwise than through a call of its module", "one_by_one=True or ")
+        self._refuse_detached(taps, run, outputs, {})
+
+    def _check_alone(self, model: nn.Module, inputs: Mapping[str, Any], examples: list[dict[str, Any]]) -> None:
+        """Refuse a model whose outputs for an example depend on others, and find what must be differentiated itself."""
+        with torch.no_grad(), torch.autocast(_device_type(model), enabled=False):
+            together = self.observable(model, inputs)
+            _check_size(together, len(examples))
+            alone = torch.cat([self.observable(model, example) for example in examples])
+        most = ALONE_TOLERANCE * float(together.nan_to_num(0, 0, 0).abs().max())
+        if alone.shape != together.shape or not torch.allclose(alone, together, rtol=0, atol=most, equal_nan=True):
+            raise UnsupportedModuleError(
+                "The gradient sketch takes examples one by one, and the outputs of this model for an example depend on "
+                "the others of the batch. Use estimator='finite_difference'."
+            )
+        run = partial(self.observable, model, examples[0])
+        tensors = {name: module.get_parameter(p) for module, known in self.modules for p, name in known.items()}
+        self._take_directly(tensors, used_directly(self.modules, run))
+        with _requiring_gradients(self.direct.values()), LayerTaps(self.modules, 1) as taps:
+            outputs = run()
+            gradients: Sequence[Tensor | None] = [None] * len(self.direct)
+            if outputs.requires_grad:
+                taps.check_that_rows_are_apart(itertools.repeat(outputs), torch.ones(1, 1, dtype=torch.bool))
+                gradients = taps.backward(outputs.square(), ignore, list(self.direct.values()))
+        silent = {name: self.direct[name] for name, found in zip(self.direct, gradients, strict=True) if found is None}
+        self._refuse_detached(taps, run, outputs, silent)
+
+    def _refuse_detached(
+        self, taps: LayerTaps, run: Callable[[], Tensor], outputs: Tensor, tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Refuse what decides about outputs without a gradient: modules that the taps saw none of, and `tensors`."""
         silent = [(module, known) for module, known in self.modules if module in taps.called - taps.seen]
-        if detached := decisive(silent, run, outputs.detach()):
+        detached = decisive(silent, run, outputs.detach()) + decisive_tensors(tensors, run, outputs.detach())
+        if detached:
             raise _cannot_follow(detached, "through something that the model detaches (`detach`, `torch.no_grad`)")
 
-    def _checked_outputs(self, model: nn.Module, inputs: Mapping[str, Any], taps: _Taps) -> Tensor:
+    def _checked_outputs(self, model: nn.Module, inputs: Mapping[str, Any], taps: LayerTaps) -> Tensor:
         try:
             outputs = self.observable(model, inputs)
         except RuntimeError as error:
@@ -180,7 +264,7 @@ class GradientSketch:
                 raise
             expanded, taps.expands = taps.expanded, False
             self.observable(model, inputs)  # raises where it was not that
-            raise _cannot_tell_apart(expanded) from error
+            raise cannot_tell_apart(expanded) from error
         _check_size(outputs, taps.size)
         return outputs
 
@@ -200,150 +284,33 @@ class GradientSketch:
         return self._directions
 
 
-class _Tap(torch.autograd.Function):
-    """Hands the gradient of a layer's output to `see` on its way back; changes nothing."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, anchor: Tensor, see: Callable[[Tensor], None]) -> Tensor:
-        ctx.see = see
-        return output.data  # neither a copy nor a view: later layers may change it in place
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        ctx.see(gradient)
-        return gradient, None, None
+@contextmanager
+def _requiring_gradients(tensors: Iterable[Tensor]) -> Iterator[None]:
+    before = [(tensor, tensor.requires_grad) for tensor in tensors]
+    try:
+        for tensor, _ in before:
+            tensor.requires_grad_(True)
+        yield
+    finally:
+        for tensor, required in before:
+            tensor.requires_grad_(required)
 
 
-class _Taps:
-    """Taps on the outputs of every perturbed module for the time of a `with` block.
-
-    An anchor that needs a gradient joins at every tap, so that gradients flow to each of them, whether or not weights
-    are frozen, and stop there.
-    """
-
-    def __init__(self, sketch: GradientSketch, size: int) -> None:
-        self.sketch, self.size = sketch, size
-        self.called: set[nn.Module] = set()
-        self.seen: set[nn.Module] = set()
-        self.expanded: list[str] = []
-        self.expands = True
-        self.anchor = torch.zeros((), requires_grad=True)
-        self.see: Callable[[nn.Module, dict[str, str], Tensor, Tensor], None] = self._ignore
-        self.handles: list[RemovableHandle] = []
-
-    def __enter__(self) -> _Taps:
-        try:
-            for module, names in self.sketch.modules:
-                hook = partial(self._tap, names)
-                self.handles.append(module.register_forward_hook(hook, with_kwargs=True))
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-        self.see = self._ignore
-
-    def project(self, outputs: Tensor, vector: Tensor, direction: int, width: int) -> Tensor:
-        """Differentiate ``outputs @ vector`` and project every layer's gradient on `width` noises: (B, width)."""
-        dtype = torch.promote_types(outputs.dtype, torch.float32)
-        total = torch.zeros(self.size, width, dtype=dtype, device=outputs.device)
-        sketch = self.sketch
-
-        def see(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor) -> None:
-            if inputs.shape[0] % self.size or gradient.shape[0] % self.size:
-                raise _cannot_tell_apart(list(names.values()))
-            if not gradient.numel():
-                return
-            for parameter, name in names.items():
-                if scale := sketch.scales[name]:
-                    shape = sketch.shapes[name]
-                    found = layer_gradient(module, parameter, inputs, gradient, self.size)
-                    total.add_(sketch.noise.project(name, shape, found, direction, width), alpha=scale)
-
-        self._backward(outputs @ vector, see)
-        return total
-
-    def check_that_rows_are_apart(self, graphs: Iterator[Tensor], codes: Tensor) -> None:
-        """Refuse layers whose part in an example's outputs is found with others.
-
-        Each of the P (P, B) `codes` says which examples' outputs to differentiate; no other may get a gradient.
-        """
-        mixed: dict[str, None] = {}
-        source = torch.Generator().manual_seed(0)
-        for chosen in codes:
-
-            def see(
-                module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor, chosen: Tensor = chosen
-            ) -> None:
-                self.seen.add(module)
-                apart = inputs.shape[0] % self.size == 0 and gradient.shape[0] % self.size == 0
-                if apart and gradient.numel():
-                    others = gradient.abs().reshape(self.size, -1).amax(dim=1)[~chosen.to(gradient.device)]
-                    apart = not bool((others > 0).any())
-                if not apart:
-                    mixed.update(dict.fromkeys(names.values()))
-
-            outputs = next(graphs)
-            # along random directions: the plain sum of an example's outputs may be constant
-            weights = torch.randn(outputs.shape, generator=source).to(outputs)
-            self._backward((outputs * weights)[chosen.to(outputs.device)], see)
-        if mixed:
-            raise _cannot_tell_apart(list(mixed))
-
-    def _backward(self, scalars: Tensor, see: Callable[[nn.Module, dict[str, str], Tensor, Tensor], None]) -> None:
-        self.see = see
-        try:
-            torch.autograd.grad(scalars.sum(), [self.anchor], retain_graph=True, allow_unused=True)
-        except RuntimeError as error:
-            if "modified by an inplace operation" not in str(error):
-                raise
-            raise _changed_in_place("a layer") from error
-
-    def _tap(self, names: dict[str, str], module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
-        self.called.add(module)
-        inputs = layer_input(module, args, kwargs)
-        if self.expands and self.size > 1 and len(output) == 1 and isinstance(module, nn.Embedding):
-            # a table of positions, the same for every example and added to what each has of its own
-            self.expanded.extend(names.values())
-            output = output.expand(self.size, *output.shape[1:]).clone()
-            inputs = inputs.expand(self.size, *inputs.shape[1:])
-        version = inputs._version
-
-        def see(gradient: Tensor) -> None:
-            if inputs._version != version:
-                raise _changed_in_place(", ".join(names.values()))
-            self.see(module, names, inputs, gradient)
-
-        tapped: Tensor = _Tap.apply(output, self.anchor, see)  # type: ignore[no-untyped-call]
-        return tapped
-
-    @staticmethod
-    def _ignore(module: nn.Module, names: dict[str, str], inputs: Tensor, gradient: Tensor) -> None:
-        """Do nothing: a backward pass that looks for something else goes through the taps, too."""
+def _without_rule(model: nn.Module, parameter_filter: str) -> dict[str, str]:
+    """Return the names of perturbed tensors that are held by a module without a rule for them, each with the reason."""
+    names = {id(tensor): name for name, tensor in perturbed_tensors(model, parameter_filter).items()}
+    reasons: dict[str, str] = {}
+    for module in model.modules():
+        for parameter, name in _names_held(module, names).items():
+            if why := why_unsupported(module, parameter):
+                reasons[name] = why
+    return reasons
 
 
-def _cannot_tell_apart(names: list[str]) -> UnsupportedModuleError:
-    return UnsupportedModuleError(
-        f"The gradient sketch cannot tell examples apart at {', '.join(names[:5])}: what the module returns is shared "
-        "by the examples of a batch, or they are not its first dimension. Use estimator='finite_difference', or leave "
-        "it out by `parameter_filter`."
-    )
-
-
-def _cannot_follow(names: list[str], how: str) -> UnsupportedModuleError:
+def _cannot_follow(names: list[str], how: str, instead: str = "") -> UnsupportedModuleError:
     return UnsupportedModuleError(
         f"The gradient sketch cannot follow {', '.join(names[:5])}: the outputs depend on it {how}. Use "
-        "estimator='finite_difference', or leave it out by `parameter_filter`."
-    )
-
-
-def _changed_in_place(whose: str) -> UnsupportedModuleError:
-    return UnsupportedModuleError(
-        f"The gradient sketch needs the input of {whose}, which the model changes in place afterwards. Use "
-        "estimator='finite_difference', or let the model change a copy."
+        f"{instead}estimator='finite_difference', or leave it out by `parameter_filter`."
     )
 
 
@@ -353,6 +320,20 @@ def _check_size(outputs: Tensor, size: int) -> None:
             f"The observable returns {len(outputs)} rows, and the first dimension of the largest input is {size}: the "
             "gradient sketch needs examples there. Use estimator='finite_difference'."
         )
+
+
+def _device_type(model: nn.Module) -> str:
+    return next(model.parameters()).device.type
+
+
+def _example(inputs: Mapping[str, Any], number: int, size: int) -> dict[str, Any]:
+    """Return example `number` of a batch of `size` as a batch of its own; what is not per example stays."""
+
+    def take(value: Any) -> Any:
+        of_each = isinstance(value, list | Tensor) and (isinstance(value, list) or value.ndim) and len(value) == size
+        return value[number : number + 1] if of_each else value
+
+    return {name: take(value) for name, value in inputs.items()}
 
 
 def _twice(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 from transformers.utils.logging import get_logger, tqdm
 
 from .batches import split_batch, token_batches
-from .gradient_sketch import GradientSketch, UnsupportedModuleError
+from .gradient_sketch import GradientSketch
+from .layer_taps import UnsupportedModuleError
 from .observables import Observable
 from .shard import Shard
 from .sharding import is_sharded

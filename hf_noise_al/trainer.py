@@ -20,6 +20,7 @@ from .acquisition import Acquisition, Candidates, NoiseStability, Query
 from .annotators import Annotator, HeldOutLabels
 from .augmentation import Augmentation, batch_generator
 from .fingerprint import run_fingerprint
+from .gradient_sketch import refuse_one_by_one_of_shards
 from .history import RoundRecord
 from .initial_set import initial_set
 from .labeled_split import PoolDataset
@@ -74,6 +75,8 @@ class ActiveTrainer(UpstreamTrainer):
         self.acquisition = acquisition or self.args.make_acquisition()
         if isinstance(self.acquisition, NoiseStability):
             refuse_low_precision_of_shards(self.accelerator, self.acquisition.lower_precision)
+            if self.acquisition.one_by_one and self.acquisition.estimator == "gradient_sketch":
+                refuse_one_by_one_of_shards(self.is_fsdp_enabled or self.is_deepspeed_enabled)
         self.observable = observable
         self.acquisition.check(self.model, observable or default_observable(self.model))
         self.augmentation = augmentation

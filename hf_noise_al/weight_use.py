@@ -47,25 +47,42 @@ def used_directly(held: Held, run: Callable[[], Tensor]) -> list[str]:
 
 
 def decisive(held: Held, run: Callable[[], Tensor], outputs: Tensor) -> list[str]:
-    """Name the weights of modules such that another output of the module changes ``run()``, which gave `outputs`.
-
-    Outputs that are not finite tell nothing.
-    """
-    if not bool(outputs.isfinite().all()):
-        return []
+    """Name the weights of modules such that another output of the module changes ``run()``, which gave `outputs`."""
 
     def change(module: nn.Module, args: object, output: Tensor) -> Tensor:
-        source = torch.Generator().manual_seed(0)
-        return output + torch.randn(output.shape, generator=source).to(output)
+        return output + _noise_like(output)
 
     names: list[str] = []
     for module, known in held:
         handle = module.register_forward_hook(change)
         try:
-            changed = run()
+            if _differ(run(), outputs):
+                names.extend(known.values())
         finally:
             handle.remove()
-        least = 1e-5 * float(outputs.abs().max())
-        if not torch.allclose(changed, outputs, rtol=0, atol=least):
-            names.extend(known.values())
     return names
+
+
+def decisive_tensors(tensors: Mapping[str, Tensor], run: Callable[[], Tensor], outputs: Tensor) -> list[str]:
+    """Name the tensors such that other entries change ``run()``, which gave `outputs`; they are put back."""
+    names: list[str] = []
+    for name, tensor in tensors.items():
+        before = tensor.detach().clone()
+        try:
+            tensor.detach().add_(_noise_like(tensor))
+            if _differ(run(), outputs):
+                names.append(name)
+        finally:
+            tensor.detach().copy_(before)
+    return names
+
+
+def _noise_like(tensor: Tensor) -> Tensor:
+    return torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
+
+
+def _differ(changed: Tensor, outputs: Tensor) -> bool:
+    """Return whether outputs changed by more than rounding; those that are not finite tell nothing."""
+    if not bool(outputs.isfinite().all()):
+        return False
+    return not torch.allclose(changed, outputs, rtol=0, atol=1e-5 * float(outputs.abs().max()))

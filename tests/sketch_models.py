@@ -13,12 +13,18 @@ from transformers import (
     BartForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
+    BigBirdPegasusConfig,
+    BigBirdPegasusForSequenceClassification,
     ConvNextConfig,
     ConvNextForImageClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     Dinov2Config,
     Dinov2ForImageClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    DPTConfig,
+    DPTForSemanticSegmentation,
     GemmaConfig,
     GemmaForSequenceClassification,
     GPT2Config,
@@ -29,6 +35,8 @@ from transformers import (
     MobileNetV2ForImageClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
     OPTConfig,
     OPTForSequenceClassification,
     Qwen3Config,
@@ -41,8 +49,14 @@ from transformers import (
     SegformerForSemanticSegmentation,
     SwinConfig,
     SwinForImageClassification,
+    Swinv2Config,
+    Swinv2ForImageClassification,
+    T5Config,
+    T5ForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
+    XLNetConfig,
+    XLNetForSequenceClassification,
 )
 
 Inputs = dict[str, Tensor]
@@ -208,6 +222,55 @@ def segformer() -> nn.Module:
     return SegformerForSemanticSegmentation(config)
 
 
+def deberta() -> nn.Module:
+    """Relative positions whose table is used without its module, through layers that also see the tokens."""
+    relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+    settings = {"conv_kernel_size": 3, "conv_act": "gelu", "norm_rel_ebd": "layer_norm", "share_att_key": True}
+    return DebertaV2ForSequenceClassification(DebertaV2Config(**_TEXT, **relative, **settings))
+
+
+def t5() -> nn.Module:
+    """Relative positions that are the same for every example; norms without a rule."""
+    size = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "vocab_size": 40}
+    ids = {"eos_token_id": 2, "pad_token_id": 1, "decoder_start_token_id": 1}
+    return T5ForSequenceClassification(T5Config(**size, **ids, num_labels=3))
+
+
+def mpnet() -> nn.Module:
+    return MPNetForSequenceClassification(MPNetConfig(**_TEXT))
+
+
+def xlnet() -> nn.Module:
+    """Examples in the second dimension."""
+    return XLNetForSequenceClassification(
+        XLNetConfig(vocab_size=40, d_model=16, n_layer=1, n_head=2, d_inner=24, num_labels=3)
+    )
+
+
+def bigbird_pegasus() -> nn.Module:
+    """Tables of positions that are called with a shape."""
+    layers = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "attention_type": "original_full"}
+    width = {"d_model": 16, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 64}
+    config = BigBirdPegasusConfig(vocab_size=40, num_labels=3, **width, **layers, **ids)
+    return BigBirdPegasusForSequenceClassification(config)
+
+
+def swinv2() -> nn.Module:
+    """Relative positions that pass through a perceptron, once for all examples."""
+    sizes = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2]}
+    return Swinv2ForImageClassification(Swinv2Config(**sizes, window_size=4, num_labels=3))
+
+
+def dpt() -> nn.Module:
+    """Transposed convolutions, which have no rule."""
+    sizes = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+    neck = {"backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8}
+    return DPTForSemanticSegmentation(
+        DPTConfig(**sizes, **neck, intermediate_size=24, num_labels=3, is_hybrid=False, use_auxiliary_head=False)
+    )
+
+
 _BUILDERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]] = {
     "bert": (bert, text_inputs),
     "distilbert": (distilbert, text_inputs),
@@ -230,11 +293,22 @@ _BUILDERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]] = {
     "segformer": (segformer, image_inputs),
 }
 NAMES = list(_BUILDERS)
+_ONE_BY_ONE: dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]] = {
+    "deberta": (deberta, text_inputs),
+    "t5": (t5, sentence_inputs),
+    "mpnet": (mpnet, text_inputs),
+    "xlnet": (xlnet, text_inputs),
+    "bigbird_pegasus": (bigbird_pegasus, sentence_inputs),
+    "swinv2": (swinv2, image_inputs),
+    "dpt": (dpt, image_inputs),
+}
+ONE_BY_ONE_NAMES = list(_ONE_BY_ONE)
+"""Models that a sketch cannot follow in whole batches."""
 
 
 def build(name: str) -> tuple[nn.Module, Inputs]:
     """Return a model in evaluation mode whose every parameter and statistic has a random part, and inputs for it."""
-    make_model, make_inputs = _BUILDERS[name]
+    make_model, make_inputs = {**_BUILDERS, **_ONE_BY_ONE}[name]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = make_model().eval()

@@ -21,6 +21,7 @@ LAYERS = {
     "distances": 1,
     "dropout": 1,
     "gradient_sketch": 1,
+    "layer_taps": 1,
     "history": 1,
     "initial_set": 1,
     "k_center": 1,

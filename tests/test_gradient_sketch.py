@@ -10,28 +10,16 @@ import torch
 from acquisition_contract import candidates_of, generator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import (
-    BigBirdPegasusConfig,
-    BigBirdPegasusForSequenceClassification,
-    DebertaV2Config,
-    DebertaV2ForSequenceClassification,
-    MPNetConfig,
-    MPNetForSequenceClassification,
-    Swinv2Config,
-    Swinv2ForImageClassification,
-    XLNetConfig,
-    XLNetForSequenceClassification,
-)
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
 from hf_noise_al.gradient_sketch import (
     MOST_CHECKS,
     GradientSketch,
-    UnsupportedModuleError,
     num_backward_passes,
     unsupported_tensors,
 )
 from hf_noise_al.layer_gradients import LayerGradient, Vectors
+from hf_noise_al.layer_taps import UnsupportedModuleError
 from hf_noise_al.observables import features, probabilities
 from hf_noise_al.perturbation import perturbed, perturbed_tensors
 from hf_noise_al.selection import row_norms
@@ -593,41 +581,17 @@ def test_weights_used_without_their_module_are_refused_also_where_no_other_is_pe
         GradientSketch(model, 1e-3, generator(), "^other", plain)(model, {"input": torch.randn(4, 4)})
 
 
-@pytest.mark.parametrize("name", ["xlnet", "deberta", "swinv2", "mpnet", "bigbird_pegasus"])
-def test_models_that_share_over_examples_are_refused_and_auto_goes_on(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    text = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_labels": 2}
-    torch.manual_seed(0)
-    model: nn.Module
-    if name == "xlnet":
-        config = XLNetConfig(vocab_size=40, d_model=16, n_layer=1, n_head=2, d_inner=24, num_labels=2)
-        model = XLNetForSequenceClassification(config)
-    elif name == "deberta":
-        relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
-        model = DebertaV2ForSequenceClassification(DebertaV2Config(**text, intermediate_size=24, **relative))
-    elif name == "bigbird_pegasus":  # its tables of positions are called with a shape
-        parts = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
-        ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "attention_type": "original_full"}
-        width = {"d_model": 16, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 64}
-        model = BigBirdPegasusForSequenceClassification(BigBirdPegasusConfig(vocab_size=40, **width, **parts, **ids))
-    elif name == "mpnet":
-        model = MPNetForSequenceClassification(MPNetConfig(**text, intermediate_size=24))
-    else:
-        sizes = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2]}
-        model = Swinv2ForImageClassification(Swinv2Config(**sizes, window_size=4, num_labels=2))
-    inputs = sketch_models.image_inputs() if name == "swinv2" else {"input_ids": torch.randint(3, 40, (4, 8))}
-    if name == "bigbird_pegasus":
-        inputs["input_ids"][:, -1] = 2
-    model.eval()
-    with pytest.raises(UnsupportedModuleError, match=r"no rule|cannot tell examples apart|cannot follow"):
-        GradientSketch(model, 1e-3, generator())(model, inputs)
+@pytest.mark.parametrize("name", sketch_models.ONE_BY_ONE_NAMES)
+def test_models_that_it_cannot_follow_are_refused_and_auto_goes_on(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    model, inputs = sketch_models.build(name)
+    with pytest.raises(UnsupportedModuleError, match=r"(no rule|cannot tell examples apart|cannot follow).*one_by_one"):
+        GradientSketch(model, 1e-3, generator(), observable=mean_logits)(model, inputs)
 
     def observe(observable: Any, description: str = "observe") -> Tensor:
         with torch.no_grad():
             return observable(model, inputs)
 
-    candidates = Candidates(model, len(next(iter(inputs.values()))), observe, probabilities)
+    candidates = Candidates(model, len(next(iter(inputs.values()))), observe, mean_logits)
     with caplog.at_level("INFO", logger="hf_noise_al"):
         query = NoiseStability(num_perturbations=2).select(candidates, 2, generator(3))
     assert "takes finite differences" in caplog.text

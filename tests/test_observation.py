@@ -15,7 +15,8 @@ from tiny_run import collate, make_model, make_pool, make_trainer
 from torch import Tensor, nn
 
 from hf_noise_al import observation
-from hf_noise_al.gradient_sketch import GradientSketch, UnsupportedModuleError
+from hf_noise_al.gradient_sketch import GradientSketch
+from hf_noise_al.layer_taps import UnsupportedModuleError
 from hf_noise_al.observables import probabilities
 from hf_noise_al.observation import Observer, untouched_random_state
 

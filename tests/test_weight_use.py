@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hf_noise_al.weight_use import Held, decisive, used_directly
+from hf_noise_al.weight_use import Held, decisive, decisive_tensors, used_directly
 
 
 class Twice(nn.Module):
@@ -81,3 +81,20 @@ def test_names_modules_whose_outputs_matter() -> None:
     assert decisive(held_by(model), lambda: model(rows), outputs * torch.nan) == []
     small = outputs * 1e-7
     assert decisive(held_by(model)[1:2], lambda: model(rows) * 1e-7, small) == ["fixed.weight"]
+
+
+def test_names_tensors_whose_entries_matter_and_puts_them_back() -> None:
+    model, rows = Twice(), torch.randn(2, 3)
+    tensors = dict(model.named_parameters())
+    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    outputs = model(rows).detach()
+    found = decisive_tensors(tensors, lambda: model(rows), outputs)
+    assert found == ["first.weight", "first.bias", "second.weight", "third.weight", "third.bias"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
+
+    def interrupted() -> Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decisive_tensors(tensors, interrupted, outputs)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())

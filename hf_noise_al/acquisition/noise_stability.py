@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ..gradient_sketch import (
     GradientSketch,
-    UnsupportedModuleError,
     num_backward_passes,
     refuse_unsupported_tensors,
     unsupported_tensors,
 )
+from ..layer_taps import UnsupportedModuleError
 from ..observables import Observable, check_observable
 from ..perturbation import check_noise_scale, full_precision, log_choice, perturbed_tensors
 from ..selection import (
@@ -66,6 +66,9 @@ class NoiseStability(Acquisition):
     """Random projections of the gradient sketch: the width of a candidate's row."""
     num_output_projections: int = 8
     """Most backward passes of the gradient sketch; wider outputs are combined with random signs."""
+    one_by_one: bool = False
+    """Let the gradient sketch pass examples through the model one at a time: little slower on a CPU, and it can follow
+    layers that share work between the examples of a batch (DeBERTa, T5), and weights of any kind and use."""
     max_feature_dim: int = 1024
     """Widest rows of finite differences; wider ones are projected."""
     autocast: Literal["bfloat16"] | None = None
@@ -85,6 +88,11 @@ class NoiseStability(Acquisition):
                 f"`labeled_as_centers` has no meaning with selection {self.selection!r}: it takes no centers. "
                 "Use 'k_center' or 'k_means_plus_plus'."
             )
+        if self.one_by_one and self.estimator == "finite_difference":
+            raise ValueError(
+                "`one_by_one` has no meaning with estimator='finite_difference', which passes whole batches. Leave it "
+                "out, or use estimator='gradient_sketch'."
+            )
         if self.autocast is not None:
             _check_choice("autocast", self.autocast, ("bfloat16",))
             if self.estimator != "gradient_sketch":
@@ -102,7 +110,7 @@ class NoiseStability(Acquisition):
     def check(self, model: nn.Module, observable: Observable) -> None:
         """Raise ValueError where nothing can be perturbed, or where the sketch is asked for and has no rule."""
         perturbed_tensors(model, self.parameter_filter)
-        if self.estimator == "gradient_sketch":
+        if self.estimator == "gradient_sketch" and not self.one_by_one:
             refuse_unsupported_tensors(model, self.parameter_filter)
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
@@ -162,17 +170,18 @@ class NoiseStability(Acquisition):
         """Return whether the gradient sketch is to be used, and log why."""
         if self.estimator != "auto":
             return self.estimator == "gradient_sketch"
-        unsupported = unsupported_tensors(candidates.model, self.parameter_filter)
+        unsupported = [] if self.one_by_one else unsupported_tensors(candidates.model, self.parameter_filter)
         passes = num_backward_passes(candidates.model, observable, self.num_output_projections)
         rival = f"the {self.num_perturbations + 1} forward passes of finite differences"
         if unsupported:
-            why = f"the gradient sketch has no rule for {', '.join(unsupported[:5])}"
+            why = f"the gradient sketch has no rule for {', '.join(unsupported[:5])}, unless one_by_one=True"
         elif passes > self.num_perturbations:
             why = f"the number of backward passes, {passes}, is not below {rival}"
         else:
             logger.info(
-                "estimator='auto' takes the gradient sketch: every perturbed module is supported, and the number of "
-                f"backward passes, {passes}, is below {rival}."
+                "estimator='auto' takes the gradient sketch: "
+                f"{'examples pass one by one' if self.one_by_one else 'every perturbed module is supported'}, and the "
+                f"number of backward passes, {passes}, is below {rival}."
             )
             return True
         logger.info(f"estimator='auto' takes finite differences: {why}.")
@@ -200,6 +209,7 @@ class NoiseStability(Acquisition):
                 observable,
                 self.num_projections,
                 self.num_output_projections,
+                self.one_by_one,
             )
             device_type = next(model.parameters()).device.type
             lower = self.lower_precision

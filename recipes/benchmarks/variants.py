@@ -150,6 +150,7 @@ VARIANTS: dict[str, Variant] = {
     "gradient_sketch_30": noise_stability("gradient_sketch", num_projections=30),
     "gradient_sketch_128": noise_stability("gradient_sketch", num_projections=128),
     "gradient_sketch_512": noise_stability("gradient_sketch", num_projections=512),
+    "gradient_sketch_512_one_by_one": noise_stability("gradient_sketch", one_by_one=True),
     "naive_30": naive(30),
     "badge": acquisition(BADGE),
     "bald_20": acquisition(lambda: BALD(num_samples=20)),

@@ -73,16 +73,18 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
     "finite_difference": {"num_perturbations": 5},
     "gradient_sketch": {"num_projections": 64},
 }
+ONE_BY_ONE = {"estimator": "gradient_sketch", "one_by_one": True, "num_projections": 64}
 
 
 def query_trainer(folder: Path, acquisition: str, rows: int, **settings: Any) -> ActiveTrainer:
-    """Return a trainer that will query by `acquisition`, which may also name an estimator of noise stability."""
-    estimator = acquisition if acquisition in ESTIMATORS else None
+    """Return a trainer that will query by `acquisition`, which may also name an estimator, or "one_by_one"."""
+    settings_of = {name: {"estimator": name, **chosen} for name, chosen in ESTIMATORS.items()}
+    chosen = {**settings_of, "one_by_one": ONE_BY_ONE}.get(acquisition)
     return make_trainer(
         folder / f"query-{acquisition}-{rows}",
         pool=make_pool(rows),
-        acquisition="noise_stability" if estimator else acquisition,
-        acquisition_kwargs={"estimator": estimator, **ESTIMATORS[estimator]} if estimator else None,
+        acquisition="noise_stability" if chosen else acquisition,
+        acquisition_kwargs=chosen,
         **settings,
     )
 
@@ -99,7 +101,8 @@ def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> di
 
 
 def queries(folder: Path) -> dict[str, Any]:
-    found = {name: query(folder, name) for name in (*ESTIMATORS, "entropy", "random", "core_set", "badge", "bald")}
+    others = ("one_by_one", "entropy", "random", "core_set", "badge", "bald")
+    found = {name: query(folder, name) for name in (*ESTIMATORS, *others)}
     few = {f"few by {name}": query(folder, name, rows=3, size=2) for name in (*ESTIMATORS, "badge", "bald")}
     return {**found, **few}
 
