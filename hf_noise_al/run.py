@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +26,8 @@ from .loading import (
 )
 from .plotting import plot_curves
 from .recipe import InvalidArgument, did_you_mean
+from .run_settings import FILE_NAME as SETTINGS
+from .run_settings import refuse_other_inputs, save_settings, settings_of
 from .state import STATE_FILE, labeled_rows_of, refuse_other_run, write_atomically
 from .tasks import TASKS, Targets, Task
 from .tasks.metrics import GLUE_METRICS, curve_metric, is_greater_better
@@ -35,7 +37,7 @@ from .training_args import ActiveTrainingArguments
 
 logger = logging.get_logger(__name__)
 
-PICTURE = "learning_curve.png"
+PICTURE, CARD = "learning_curve.png", "README.md"
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,22 @@ class Job:
 
 
 class CurveWriter(ActiveTrainerCallback):
-    """Write ``learning_curve.json`` anew after every round, and a line to the log."""
+    """Write ``learning_curve.json`` anew after every round, and a line to the log.
 
-    def __init__(self, curve: LearningCurve, path: Path) -> None:
-        self.curve = curve
-        self.path = path
+    Beside it stand the settings that the curve belongs to; a card of fewer rounds, which says that they were all, goes.
+    """
+
+    def __init__(self, curve: LearningCurve, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.curve, self.folder, self.settings = curve, folder, settings
 
     def on_round_end(
         self, args: ActiveTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Write the points of all rounds so far."""
         if state.is_world_process_zero:
-            replace(self.curve, points=tuple(map(asdict, kwargs["history"]))).save(self.path)
+            (self.folder / CARD).unlink(missing_ok=True)
+            save_settings(self.settings, self.folder)
+            replace(self.curve, points=tuple(map(asdict, kwargs["history"]))).save(self.folder / FILE_NAME)
             record = kwargs["record"]
             logger.info(
                 f"round {record.round}: {record.num_labeled} labels, "
@@ -79,6 +85,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
     With `trained_model` the model is one to query with as it is: it must have a trained output head.
     """
     with _refusals():
+        settings = settings_of(model, data, training)
         task = _task(data.task)
         _refuse_settings(task, training)
         if training.disable_tqdm:
@@ -119,7 +126,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             observable=task.observable,
             augmentation=task.augmentation(data, ready),
             read_answer=None if task.read_answers is None else task.read_answers(ready, training.label_file),
-            callbacks=[*task.callbacks(), CurveWriter(curve, folder / FILE_NAME)],
+            callbacks=[*task.callbacks(), CurveWriter(curve, folder, settings)],
         )
         trainer.remove_callback(PrinterCallback)  # without progress bars it prints every log entry as a dict
     return Job(trainer, curve, training)
@@ -132,7 +139,7 @@ def train(job: Job) -> str:
     if job.arguments.resumes and not resume:
         logger.warning(f"There is no {state} to resume from: starting with round 0.")
     if job.arguments.start_afresh and job.arguments.should_save:
-        for name in (FILE_NAME, PICTURE):  # state and queries are kept beside the new ones by the trainer
+        for name in (FILE_NAME, PICTURE, SETTINGS):  # state and queries are kept beside the new ones by the trainer
             (job.folder / name).unlink(missing_ok=True)
     job.trainer.train(resume_from_checkpoint=resume)
     job.trainer.save_model()
@@ -153,6 +160,7 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
     model, data, training = parse(recipe, flags)
     if not training.seeds and not training.baselines:
         refuse_folder_in_use([training])
+        refuse_other_settings([(model, data, training)])
         job = prepare(model, data, training)
         table = train(job)
         yield from _on_main_process(job.arguments, f"{table}\n\nModel, learning curve and queries are in {job.folder}")
@@ -209,8 +217,8 @@ def refuse_folder_in_use(runs: Sequence[RunArguments]) -> None:
 def refuse_other_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArguments]]) -> None:
     """Refuse to resume runs that were made otherwise, also those that are finished, before one is trained.
 
-    Compared are the settings of training and acquisition and the names of model, data set and task. What else decides
-    about the rows (`max_seq_length`, files that changed under their name) is compared where a run is continued.
+    Compared are the settings of training and acquisition, of the model, the data and the metrics. Rows that changed
+    under the name of their file are noticed where a run is continued.
     """
     for model, data, training in runs:
         folder = Path(str(training.output_dir))
@@ -218,16 +226,11 @@ def refuse_other_settings(runs: Sequence[tuple[ModelArguments, DataArguments, Ru
             continue
         with _refusals():
             refuse_other_run(folder / STATE_FILE, argument_fingerprint(training, training.make_acquisition()))
+        refuse_other_inputs(settings_of(model, data, training), folder)
         try:
             curve = LearningCurve.load(folder)
         except (OSError, ValueError):
             continue  # the run goes on from its state and writes the curve anew
-        for name, asked in _names(model, data).items():
-            if getattr(curve, name) != asked:
-                raise InvalidArgument(
-                    f"{folder} holds a run whose {name} is {getattr(curve, name)}, and {asked} is asked for. "
-                    "Pass another `--output_dir`."
-                )
         if len(curve.points) > training.num_rounds:
             raise InvalidArgument(
                 f"{folder} holds a run of {len(curve.points)} rounds, and {training.num_rounds} are asked for. Pass "
@@ -247,7 +250,7 @@ def is_finished(arguments: RunArguments) -> bool:
         rounds = len(LearningCurve.load(folder).points)
     except (OSError, ValueError):
         return False
-    return rounds >= arguments.num_rounds and (folder / "README.md").exists()  # the card is written last
+    return rounds >= arguments.num_rounds and (folder / CARD).exists()  # the card is written last
 
 
 def _leave_out_what_it_was_trained_on(trainer: ActiveTrainer, folder: Path) -> None:

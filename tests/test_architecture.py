@@ -64,6 +64,7 @@ LAYERS = {
     "tasks": 5,
     "cli": 6,
     "run": 6,
+    "run_settings": 6,
     "settings_help": 6,
     "__main__": 7,
 }

@@ -18,8 +18,9 @@ from hf_noise_al import NoiseStability, k_center_greedy
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "recipes" / "benchmarks"
 NAMES = """
-forward finite_difference_30 gradient_sketch_30 gradient_sketch_128 gradient_sketch_512 gradient_sketch_512_one_by_one naive_30 badge bald_20
-baal_bald_20 small_text_core_set small_text_badge scikit_activeml_core_set scikit_activeml_badge
+forward finite_difference_30 gradient_sketch_30 gradient_sketch_128 gradient_sketch_512
+gradient_sketch_512_one_by_one naive_30 badge bald_20 baal_bald_20 small_text_core_set small_text_badge
+scikit_activeml_core_set scikit_activeml_badge
 """.split()
 MODULES = ("acquisition", "measuring", "peers", "quality", "scaling", "variants")
 

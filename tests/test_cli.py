@@ -163,8 +163,10 @@ def test_repeats_run_every_acquisition_with_every_seed_and_compare_them(
     ("flags", "message"),
     [
         (["--num_rounds", "1"], "holds a run of 2 rounds, and 1 are asked for. Pass `--num_rounds 2`"),
-        (["--model_name_or_path", "another/model"], "and another/model is asked for"),
-        (["--dataset_name", "another/set"], "and another/set is asked for"),
+        (["--model_name_or_path", "another/model"], "is 'another/model'. Use the same settings, or pass another"),
+        (["--dataset_name", "another/set"], "is 'another/set'. Use the same settings"),
+        (["--metric", "f1"], "holds a run of other settings: `metric` was None, is ['f1']"),
+        (["--max_seq_length", "5", "--max_train_samples", "9"], "`max_train_samples` was None, is 9; `max_seq_length`"),
     ],
 )
 def test_finished_repeats_of_something_else_are_no_repeats(
@@ -174,6 +176,13 @@ def test_finished_repeats_of_something_else_are_no_repeats(
     assert cli.main([*command, "--num_rounds", "2"]) == 0
     assert cli.main([*command, "--resume_from_checkpoint", "true", *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_finished_run_of_something_else_is_not_resumed(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", str(recipe)]) == 0
+    assert cli.main(["run", str(recipe), "--resume_from_checkpoint", "true", "--metric", "f1"]) == 2
+    assert "`metric` was None, is ['f1']" in capsys.readouterr().err
+    assert (recipe.parent / "out" / "README.md").exists()
 
 
 def test_a_damaged_curve_of_a_repeat_is_written_anew(recipe: Path) -> None:

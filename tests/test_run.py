@@ -70,6 +70,21 @@ def test_a_finished_run_is_known_by_its_points_and_its_card(job: Callable[..., J
     assert not is_finished(made.arguments)
 
 
+def test_a_run_that_is_being_extended_is_not_finished(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after its last round, before the model is saved: the card of the shorter run must not stand for it."""
+    train(job("--query_size", "2"))
+    longer = job("--query_size", "2", "--num_rounds", "2", "--resume_from_checkpoint", "true")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(longer.trainer, "save_model", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(longer)
+    assert len(LearningCurve.load(longer.folder).points) == 2
+    assert not is_finished(longer.arguments)
+
+
 def test_a_folder_in_use_is_refused_unless_resumed_or_replaced(tmp_path: Path) -> None:
     (tmp_path / "active_state.json").write_text("{}")
 
