@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from .observables import Observable, is_multi_label, probabilities
 from .perturbation import check_noise_scale, perturbed_tensors, tensor_generator
 from .rank_one_noise import RankOneNoise
 from .sharding import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
-from .weight_use import decisive, decisive_tensors, used_directly
+from .weight_use import decisive, decisive_tensors, detached, requiring_gradients, used_directly
 
 MOST_CHECKS = 6
 """Backward passes that show at most whether the model computes each example on its own; always, where it is sharded."""
@@ -148,7 +147,7 @@ class GradientSketch:
             return self._rows(model, inputs, size)
 
     def _rows(self, model: nn.Module, inputs: Mapping[str, Any], size: int) -> Tensor:
-        with _requiring_gradients(self.direct.values()), LayerTaps(self.modules, size) as taps:
+        with requiring_gradients(self.direct.values()), LayerTaps(self.modules, size) as taps:
             outputs = self.observable(model, inputs)
             _check_size(outputs, size)
             if not size or not outputs.requires_grad:  # no perturbed tensor has a say in them
@@ -195,6 +194,10 @@ class GradientSketch:
             if self.backward_once:
                 outputs = self.observable(model, inputs)
 
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the perturbed tensors that the taps see, by name."""
+        return {name: module.get_parameter(p) for module, known in self.modules for p, name in known.items()}
+
     def _take_directly(self, tensors: Mapping[str, Tensor], names: Iterable[str]) -> None:
         self.direct.update({name: tensors[name] for name in names})
         left = [(module, {p: n for p, n in known.items() if n not in self.direct}) for module, known in self.modules]
@@ -236,9 +239,8 @@ class GradientSketch:
                 "the others of the batch. Use estimator='finite_difference'."
             )
         run = partial(self.observable, model, examples[0])
-        tensors = {name: module.get_parameter(p) for module, known in self.modules for p, name in known.items()}
-        self._take_directly(tensors, used_directly(self.modules, run))
-        with _requiring_gradients(self.direct.values()), LayerTaps(self.modules, 1) as taps:
+        self._take_directly(self._tensors(), used_directly(self.modules, run))
+        with requiring_gradients(self.direct.values()), LayerTaps(self.modules, 1) as taps:
             outputs = run()
             gradients: Sequence[Tensor | None] = [None] * len(self.direct)
             if outputs.requires_grad:
@@ -252,9 +254,10 @@ class GradientSketch:
     ) -> None:
         """Refuse what decides about outputs without a gradient: modules that the taps saw none of, and `tensors`."""
         silent = [(module, known) for module, known in self.modules if module in taps.called - taps.seen]
-        detached = decisive(silent, run, outputs.detach()) + decisive_tensors(tensors, run, outputs.detach())
-        if detached:
-            raise _cannot_follow(detached, "through something that the model detaches (`detach`, `torch.no_grad`)")
+        clean, every = outputs.detach(), {**self.direct, **self._tensors()}
+        names = decisive(silent, run, clean) or decisive_tensors(tensors, run, clean) or detached(every, run, clean)
+        if names:
+            raise _cannot_follow(names, "through something that the model detaches (`detach`, `torch.no_grad`)")
 
     def _checked_outputs(self, model: nn.Module, inputs: Mapping[str, Any], taps: LayerTaps) -> Tensor:
         try:
@@ -282,18 +285,6 @@ class GradientSketch:
                 directions = (2.0 * signs.double() - 1) / math.sqrt(most)
             self._directions = directions.to(outputs.device, outputs.dtype)
         return self._directions
-
-
-@contextmanager
-def _requiring_gradients(tensors: Iterable[Tensor]) -> Iterator[None]:
-    before = [(tensor, tensor.requires_grad) for tensor in tensors]
-    try:
-        for tensor, _ in before:
-            tensor.requires_grad_(True)
-        yield
-    finally:
-        for tensor, required in before:
-            tensor.requires_grad_(required)
 
 
 def _without_rule(model: nn.Module, parameter_filter: str) -> dict[str, str]:

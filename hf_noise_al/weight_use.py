@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 Held = Sequence[tuple[nn.Module, dict[str, str]]]
@@ -20,30 +23,79 @@ def used_directly(held: Held, run: Callable[[], Tensor]) -> list[str]:
     """
     tensors = {name: module.get_parameter(parameter) for module, known in held for parameter, name in known.items()}
     hidden = {name: nn.Parameter(tensor.detach(), requires_grad=False) for name, tensor in tensors.items()}
-    before = {name: tensor.requires_grad for name, tensor in tensors.items()}
 
     def put(there: Mapping[str, nn.Parameter], known: dict[str, str], module: nn.Module, *_: object) -> None:
         module._parameters.update({parameter: there[name] for parameter, name in known.items()})
 
     handles: list[RemovableHandle] = []
-    try:
-        for tensor in tensors.values():
-            tensor.requires_grad_(True)
-        for module, known in held:
-            handles.append(module.register_forward_pre_hook(partial(put, hidden, known)))
-            handles.append(module.register_forward_hook(partial(put, tensors, known)))
-        outputs = run()
-        found: Sequence[Tensor | None] = [None] * len(tensors)
-        if tensors and outputs.requires_grad:
-            found = torch.autograd.grad(outputs.square().sum(), list(tensors.values()), allow_unused=True)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, known in held:
-            put(tensors, known, module)
-        for name, tensor in tensors.items():
-            tensor.requires_grad_(before[name])
+    with requiring_gradients(tensors.values()):
+        try:
+            for module, known in held:
+                handles.append(module.register_forward_pre_hook(partial(put, hidden, known)))
+                handles.append(module.register_forward_hook(partial(put, tensors, known)))
+            outputs = run()
+            found: Sequence[Tensor | None] = [None] * len(tensors)
+            if tensors and outputs.requires_grad:
+                found = torch.autograd.grad(outputs.square().sum(), list(tensors.values()), allow_unused=True)
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module, known in held:
+                put(tensors, known, module)
     return [name for name, gradient in zip(tensors, found, strict=True) if gradient is not None]
+
+
+def detached(tensors: Mapping[str, Tensor], run: Callable[[], Tensor], outputs: Tensor) -> list[str]:
+    """Name the tensors that values depend on which ``run()``, which gave `outputs`, detaches and goes on with.
+
+    Noise is added to whatever is detached; where it does not reach the outputs, nothing is named.
+    """
+    with requiring_gradients(tensors.values()):
+        with _NoiseWhereDetached() as mode:
+            changed = run()
+        if not mode.lost or not _differ(changed, outputs):
+            return []
+        named: dict[str, None] = {}
+        for value in mode.lost:
+            found = torch.autograd.grad(value.sum(), list(tensors.values()), retain_graph=True, allow_unused=True)
+            named.update({name: None for name, gradient in zip(tensors, found, strict=True) if gradient is not None})
+    return list(named)
+
+
+class _NoiseWhereDetached(TorchFunctionMode):
+    """Adds noise to what is detached of a tensor that has a gradient, and keeps that tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        # within `torch.no_grad` are the insides of functions that have a gradient of their own
+        loses = func in _DETACHING and torch.is_grad_enabled() and args[0].requires_grad
+        value = args[0] * 1 if loses else None  # a node of the graph that no change in place reaches
+        output = func(*args, **(kwargs or {}))
+        if value is not None:
+            self.lost.append(value)
+            output = output + _noise_like(output)
+        return output
+
+
+_DETACHING = (Tensor.detach, Tensor.data.__get__)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def requiring_gradients(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Let leaf tensors require gradients for the time of the block."""
+    before = [(tensor, tensor.requires_grad) for tensor in tensors]
+    try:
+        for tensor, _ in before:
+            tensor.requires_grad_(True)
+        yield
+    finally:
+        for tensor, required in before:
+            tensor.requires_grad_(required)
 
 
 def decisive(held: Held, run: Callable[[], Tensor], outputs: Tensor) -> list[str]:

@@ -409,6 +409,14 @@ class Detached(Model):
         return self.linear(self.other(input).detach())  # type: ignore[no-any-return]
 
 
+class DetachedBeside(Model):
+    """What comes of a layer goes on twice, once detached."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        hidden = self.other(input)
+        return self.linear(hidden.detach()) + hidden[:, :2]  # type: ignore[no-any-return]
+
+
 class FixedBackbone(Model):
     def forward(self, input: Tensor) -> Tensor:
         with torch.no_grad():
@@ -513,6 +521,7 @@ def test_names_tensors_without_a_rule() -> None:
         (TiedAside(nn.Linear(4, 2)), r"cannot follow other\.weight: the outputs depend on it"),
         (AlsoDirect(nn.Linear(4, 4)), r"cannot follow other\.weight: the outputs depend on it"),
         (Detached(nn.Linear(4, 4)), r"cannot follow other\.weight: .* that the model detaches"),
+        (DetachedBeside(nn.Linear(4, 4)), r"cannot follow other\.weight: .* that the model detaches"),
         (FixedBackbone(nn.Linear(4, 4)), r"cannot follow other\.weight: .* that the model detaches"),
         (ChangesInput(nn.Linear(4, 4)), r"changes in place"),
         (SharedTable(nn.Embedding(9, 2)), r"cannot tell examples apart at other\.weight"),
@@ -658,7 +667,7 @@ def test_where_weights_are_gathered_for_one_backward_pass_each_has_a_forward_pas
         return torch.cat([sketch(model, inputs), sketch(model, inputs)])
 
     expected = rows()
-    assert passes == [4, 0, 3, 3], "six examples apart, the use of weights, and each batch"
+    assert passes == [4, 0, 0, 3, 3], "six examples apart, the use of weights twice, and each batch"
     for name in ("is_zero3", "is_sharded"):
         monkeypatch.setattr(f"hf_noise_al.gradient_sketch.{name}", lambda of: True)
     assert torch.equal(rows(), expected)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hf_noise_al.weight_use import Held, decisive, decisive_tensors, used_directly
+from hf_noise_al.weight_use import Held, decisive, decisive_tensors, detached, used_directly
 
 
 class Twice(nn.Module):
@@ -98,3 +98,44 @@ def test_names_tensors_whose_entries_matter_and_puts_them_back() -> None:
     with pytest.raises(KeyboardInterrupt):
         decisive_tensors(tensors, interrupted, outputs)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
+
+
+class Detaches(nn.Module):
+    """What comes of `first` goes on detached and as it is, what comes of `second` is looked at and let go."""
+
+    def __init__(self, attribute: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(3, 3) for _ in range(3))
+        self.attribute = attribute
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        first, second = self.first(hidden), self.second(hidden)
+        assert second.detach().isfinite().all()
+        fixed = first.data if self.attribute else first.detach()
+        return self.third(fixed) + first + second  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("attribute", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_names_what_is_detached_beside_a_path_that_is_not(attribute: bool, frozen: bool) -> None:
+    model, rows = Detaches(attribute).requires_grad_(not frozen), torch.randn(2, 3)
+    tensors = {name: tensor for name, tensor in model.named_parameters() if name.endswith("weight")}
+    outputs = model(rows).detach()
+    assert sorted(detached(tensors, lambda: model(rows), outputs)) == ["first.weight", "second.weight"]
+    assert all(p.requires_grad is not frozen and p.grad is None for p in model.parameters())
+    assert torch.equal(model(rows), outputs)
+    model.third = nn.Linear(3, 3)
+    nn.init.zeros_(model.third.weight)
+    outputs = model(rows).detach()
+    assert detached(tensors, lambda: model(rows), outputs) == [], "it does not matter"
+
+
+def test_what_softmax_is_shifted_by_may_be_detached() -> None:
+    linear, rows = nn.Linear(3, 3), torch.randn(2, 3)
+
+    def run() -> Tensor:
+        scores = linear(rows)
+        shifted = (scores - scores.amax(dim=1, keepdim=True).detach()).exp()
+        return shifted / shifted.sum(dim=1, keepdim=True)
+
+    assert detached({"weight": linear.weight}, run, run().detach()) == []
