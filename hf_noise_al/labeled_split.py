@@ -85,7 +85,12 @@ class PoolDataset:
         return split.with_format(style["type"], columns=columns, **style["format_kwargs"])
 
     def parse_labels(
-        self, rows: Sequence[int], labels: Sequence[object], num_labels: int | None, problem_type: str | None = None
+        self,
+        rows: Sequence[int],
+        labels: Sequence[object],
+        num_labels: int | None,
+        problem_type: str | None = None,
+        one_answer: bool = False,
     ) -> list[Label]:
         """Return labels as plain JSON; class names become class numbers, multi-label lists and scales floats.
 
@@ -95,11 +100,12 @@ class PoolDataset:
                 the number or the name of a class for each word.
             num_labels: How many outputs the model has, where it says so.
             problem_type: As in the model's configuration.
+            one_answer: Whether the model is known to answer for whole rows, not for their words or pixels.
 
         Raises:
             ValueError: a label is missing, not a number or a class, outside the classes, or not one tag per word.
         """
-        read = self._reader(rows, num_labels, problem_type)
+        read = self._reader(rows, num_labels, problem_type, one_answer)
         parsed: list[Label] = []
         for row, label in zip(rows, labels, strict=True):
             try:
@@ -109,14 +115,14 @@ class PoolDataset:
         return parsed
 
     def _reader(
-        self, rows: Sequence[int], num_labels: int | None, problem_type: str | None
+        self, rows: Sequence[int], num_labels: int | None, problem_type: str | None, one_answer: bool
     ) -> Callable[[int, object], Label]:
         """Return what reads the label of one of `rows`."""
         if self.read_answer is not None:
             return self._read_answer
         item = item_feature(self.label_feature)
         if not isinstance(item, ClassLabel) or problem_type == "multi_label_classification":
-            return lambda row, label: self._parse(label, num_labels, problem_type)
+            return lambda row, label: self._parse(label, num_labels, problem_type, one_answer)
         names, lengths = list(item.names), self._num_words(rows)
         return lambda row, label: parse_tags(label, names, lengths.get(row))
 
@@ -133,7 +139,7 @@ class PoolDataset:
         found = self.inputs.select_columns([NUM_WORDS]).with_format(None)[known][NUM_WORDS]
         return dict(zip(known, found, strict=True))
 
-    def _parse(self, label: object, num_labels: int | None, problem_type: str | None) -> Label:
+    def _parse(self, label: object, num_labels: int | None, problem_type: str | None, one_answer: bool) -> Label:
         if isinstance(label, str):
             names = getattr(self.label_feature, "names", None)
             if names is None or label not in names:
@@ -147,19 +153,41 @@ class PoolDataset:
             raise ValueError(f"the label {label!r} is not a number, a list of numbers or the name of a class.")
         if _is_missing(plain):
             raise ValueError(f"the label {label!r} stands for a missing label.")
-        if not all(math.isfinite(value) for value in (plain if isinstance(plain, list) else [plain])):
+        if not all(_is_finite(value) for value in (plain if isinstance(plain, list) else [plain])):
             raise ValueError(f"the label {label!r} is not finite.")
         if problem_type == "multi_label_classification":
             if not isinstance(plain, list) or len(plain) != num_labels:
                 raise ValueError(f"the label {label!r} is not a list of {num_labels} numbers, one per class.")
             return [float(value) for value in plain]
         if problem_type == "regression":
-            return [float(value) for value in plain] if isinstance(plain, list) else float(plain)
-        if num_labels is not None and not isinstance(plain, list):
-            if plain != int(plain) or not 0 <= plain < num_labels:
+            return self._on_a_scale(plain, num_labels)
+        if isinstance(plain, list):
+            self._refuse_list(plain, num_labels, problem_type, one_answer)
+        elif num_labels is not None:
+            if plain != plain // 1 or not 0 <= plain < num_labels:
                 raise ValueError(f"the label {label!r} is outside the model's {num_labels} classes.")
             plain = int(plain)
         return plain
+
+    def _on_a_scale(self, plain: float | list[float], num_labels: int | None) -> Label:
+        """Return a number as a float, or as many as the model has outputs; their form is that of the label column."""
+        listed = item_feature(self.label_feature) is not None or (self.label_feature is None and (num_labels or 1) > 1)
+        if isinstance(plain, list) != listed or (isinstance(plain, list) and len(plain) != (num_labels or len(plain))):
+            wanted = f"a list of {num_labels} numbers, one per output" if listed else "one number"
+            raise ValueError(f"the label {plain!r} is not {wanted}.")
+        return [float(value) for value in plain] if isinstance(plain, list) else float(plain)
+
+    def _refuse_list(
+        self, plain: list[float], num_labels: int | None, problem_type: str | None, one_answer: bool
+    ) -> None:
+        """Refuse a list where a class is wanted; lists of floats, one per class, let models choose several classes."""
+        several = problem_type is None and len(plain) == num_labels and all(isinstance(value, float) for value in plain)
+        column_of_one = self.label_feature is not None and item_feature(self.label_feature) is None
+        if column_of_one or problem_type is not None or (one_answer and not several):
+            raise ValueError(
+                f"the label {plain!r} is a list, and the model takes one of {num_labels} classes for each row. Give "
+                "its number; for several at once set the model's `problem_type` to 'multi_label_classification'."
+            )
 
     def fingerprint(self) -> dict[str, object]:
         """Return what identifies the data: rows, columns and a hash of the contents."""
@@ -209,6 +237,13 @@ def _is_missing(label: object) -> bool:
     if isinstance(label, list):
         return len(label) == 0 or any(value is None for value in label) or all(value == -100 for value in label)
     return label is None or label == -100 or (isinstance(label, float) and math.isnan(label))
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float is as large as
+        return False
 
 
 def _is_float(features: Features) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import operator
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from accelerate.utils import broadcast_object_list
+from datasets import Dataset
 from torch import nn
 from transformers import Trainer, set_seed
 from transformers.trainer_utils import TrainOutput
@@ -31,6 +33,7 @@ from .observation import Observer, untouched_random_state
 from .pool import Annotation, Label, Pool
 from .query_file import QUERIES_FOLDER, write_query_file
 from .round_files import RoundFiles
+from .selection import check_whole_number
 from .state import STATE_FILE, ActiveState, PendingQuery, set_aside
 from .unsupported import refuse_low_precision_of_shards
 from .upstream import UpstreamTrainer
@@ -185,11 +188,12 @@ class ActiveTrainer(UpstreamTrainer):
             ValueError: there are fewer unlabeled rows, or the model's output for one of them is not finite.
         """
         size = self.args.query_size if query_size is None else query_size
+        check_whole_number("query_size", size, least=0)
         unlabeled = self.pool.unlabeled_rows
         if not 1 <= size <= len(unlabeled):
             raise ValueError(
                 f"Cannot query {size} of {len(unlabeled)} unlabeled examples. "
-                "Lower `query_size`, or pass a larger `train_dataset`."
+                f"Lower `query_size`, or pass a larger `train_dataset`.{self._all_given()}"
             )
         pending = self._state.pending
         asked = None if pending is None else (pending.round, pending.asked, len(pending.rows))
@@ -266,13 +270,22 @@ class ActiveTrainer(UpstreamTrainer):
             raise ValueError(
                 f"{args.num_rounds} rounds need {needed} labels ({pool.num_labeled} there, {initial} initial, "
                 f"{queries} queries of {args.query_size}), the pool has {pool.size} rows. "
-                "Lower `num_rounds`, `query_size` or `initial_size`."
+                f"Lower `num_rounds`, `query_size` or `initial_size`.{self._all_given()}"
             )
         if (initial or queries > 0) and self.annotator is None:
             raise ValueError(
-                "`train` needs someone who answers its queries: pass an `annotator`, or take the steps one by one "
-                "with `query`, `annotate` and `fine_tune`."
+                "`train` needs someone who answers its queries: pass an `annotator` (`--label_file`), or take the "
+                "steps one by one with `query`, `annotate` and `fine_tune`."
             )
+
+    def _all_given(self) -> str:
+        """Say why nothing is left to label, where labels that are in the data are the cause."""
+        if len(self._came_labeled) < len(self.data):
+            return ""
+        return (
+            " Every row has a label in the data, and with an annotator (`--label_file`) these count as given: leave "
+            "the annotator out to have them held out, or the label column to have them asked for."
+        )
 
     def _choose_initial_set(self) -> None:
         rows = self.pool.unlabeled_rows
@@ -286,11 +299,19 @@ class ActiveTrainer(UpstreamTrainer):
         self._commit(query_file=True)
 
     def _ask_annotator(self, rows: list[int]) -> list[object]:
-        answer: list[Any] = [None]
+        answer: list[Any] = [None, None]
         if self.is_world_process_zero():
             assert self.annotator is not None  # _check_budget
-            answer = [self.annotator.annotate(rows)]
-        return list(broadcast_object_list(answer)[0])
+            try:
+                answer[0] = self.annotator.annotate(rows)
+            except Exception as error:
+                if self.args.world_size == 1:
+                    raise
+                answer[1] = ValueError(str(error)) if isinstance(error, ValueError) else RuntimeError(repr(error))
+        labels, refusal = broadcast_object_list(answer)
+        if refusal is not None:  # on every process, for none to wait for the others
+            raise refusal
+        return list(labels)
 
     def _tell(self, rows: list[int], labels: list[object], given: bool) -> None:
         pending = self._state.pending
@@ -298,7 +319,9 @@ class ActiveTrainer(UpstreamTrainer):
         if len(rows) != len(labels):
             raise ValueError(f"Cannot label {len(rows)} rows with {len(labels)} labels: give one label per row.")
         parsed, number = self._parse(rows, labels), self._state.round
-        self.pool.add([Annotation(r, y, number, scores.get(r), given) for r, y in zip(rows, parsed, strict=True)])
+        new = [Annotation(r, y, number, scores.get(r), given) for r, y in zip(rows, parsed, strict=True)]
+        split = self._split_with(new)  # what cannot be trained on is refused before it is written
+        self.pool.add(new)
         self._files.resumed_round = None  # what a killed training left had not seen these labels
         if pending is not None:
             left = [row for row in pending.rows if row not in set(rows)]
@@ -307,7 +330,18 @@ class ActiveTrainer(UpstreamTrainer):
                 PendingQuery(pending.round, left, kept, pending.seconds, pending.asked) if left else None
             )
         self._commit(query_file=True)
-        self._labeled_split_changed()
+        self.train_dataset = split
+
+    def _split_with(self, new: list[Annotation]) -> Dataset:
+        """Return the labeled split with `new` labels; raise ValueError where they do not go with those there."""
+        try:
+            return self.data.labeled_split(Pool(self.pool.size, [*self.pool.annotations, *new]))
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            rows = ", ".join(str(annotation.row) for annotation in new[:5])
+            raise ValueError(
+                f"Cannot label rows {rows}: their labels do not go with those that are there ({error}). Give labels of "
+                "one form to all rows."
+            ) from error
 
     def _acquire(self, unlabeled: list[int], size: int) -> PendingQuery:
         started = time.perf_counter()
@@ -420,7 +454,8 @@ class ActiveTrainer(UpstreamTrainer):
         config = getattr(self.model, "config", None)
         num_labels = getattr(config, "num_labels", None)
         problem_type = getattr(config, "problem_type", None) or ("regression" if num_labels == 1 else None)
-        return self.data.parse_labels(rows, labels, num_labels, problem_type)
+        one_answer = type(self.model).__name__.endswith(("ForSequenceClassification", "ForImageClassification"))
+        return self.data.parse_labels(rows, labels, num_labels, problem_type, one_answer)
 
     def _fingerprint(self) -> dict[str, object]:
         if self._data_fingerprint is None:
@@ -452,4 +487,10 @@ def _query(pending: PendingQuery) -> Query:
 
 def _plain(indices: Sequence[int] | torch.Tensor) -> list[int]:
     listed = indices.tolist() if hasattr(indices, "tolist") else indices
-    return [operator.index(row) for row in listed]
+    if not isinstance(listed, Iterable) or isinstance(listed, str):
+        raise ValueError(f"Rows must be a list of whole numbers, got {listed!r}.")
+    rows = list(listed)
+    for row in rows:
+        if isinstance(row, bool) or not hasattr(row, "__index__"):
+            raise ValueError(f"Rows must be whole numbers, got {row!r}.")
+    return [operator.index(row) for row in rows]

@@ -487,6 +487,67 @@ def test_a_wrong_annotation_is_refused_and_nothing_is_kept(
     assert read_state(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("config", "column", "right", "wrong"),
+    [
+        ({}, None, 1, [0]),
+        ({}, None, 1, [0, 1, 1]),
+        ({}, None, [0.0, 1.0], [0.0, 1.0, 0.0]),  # floats, one for each class: transformers takes them for several
+        ({}, [0, None], 1, [0.0, 1.0]),
+        ({"problem_type": "single_label_classification"}, None, 1, [0.0, 1.0]),
+        ({"num_labels": 1}, None, 0.5, [0.5]),
+        ({"num_labels": 1}, [0.5, None], 0.5, [0.5]),
+        ({"num_labels": 1}, [[0.5], None], [0.5], 0.5),
+        ({"num_labels": 2, "problem_type": "regression"}, None, [0.5, 1.0], 0.5),
+        ({"num_labels": 2, "problem_type": "regression"}, None, [0.5, 1.0], [0.5]),
+        ({}, None, 1, 10**400),
+    ],
+)
+def test_a_label_of_another_form_is_refused_and_the_right_one_taken(
+    tmp_path: Path, config: dict[str, Any], column: Any, right: Any, wrong: Any
+) -> None:
+    pool = make_pool().remove_columns(["label"])
+    if column is not None:
+        pool = pool.add_column("label", [column[0] if row == 9 else None for row in range(len(pool))])
+    settings = {"model": make_model(**config), "annotator": HeldOutLabels([0]), "eval_dataset": None}
+    trainer = make_trainer(tmp_path, pool=pool, trainer=settings, max_steps=1)
+    with pytest.raises(ValueError, match="Cannot label row 4: the label .* is "):
+        trainer.annotate([3, 4], [right, wrong])
+    assert 3 not in trainer.pool.labeled_rows and not list(tmp_path.iterdir())
+    trainer.annotate([3, 4], [right, right])
+    trainer.fine_tune()
+
+
+def test_labels_that_make_no_table_are_refused_before_they_are_written(tmp_path: Path) -> None:
+    pool = make_pool().remove_columns(["label"])
+    trainer = make_trainer(tmp_path, pool=pool, trainer={"read_answer": lambda row, answer: answer})
+    trainer.annotate([0], [1])
+    before = read_state(tmp_path)
+    with pytest.raises(ValueError, match="Cannot label rows 1: their labels do not go with those that are there"):
+        trainer.annotate([1], [[1, 0]])
+    assert trainer.pool.labeled_rows == [0] and read_state(tmp_path) == before
+    trainer.annotate([1], [0])
+
+
+@pytest.mark.parametrize("rows", [[True], [1.0], ["1"], 1, "1"])
+def test_rows_are_whole_numbers(tmp_path: Path, rows: Any) -> None:
+    with pytest.raises(ValueError, match="Rows must be "):
+        make_trainer(tmp_path).annotate(rows, [0])
+
+
+@pytest.mark.parametrize("size", [True, 1.5, "3"])
+def test_a_query_size_is_a_whole_number(tmp_path: Path, size: Any) -> None:
+    with pytest.raises(ValueError, match="`query_size` must be a whole number"):
+        make_trainer(tmp_path).query(size)
+
+
+def test_labels_that_count_as_given_are_named_where_nothing_is_left_to_label(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, trainer={"annotator": HeldOutLabels([0])})
+    for ask in (trainer.train, trainer.query):
+        with pytest.raises(ValueError, match=r"Every row has a label in the data, and with an annotator .* as given"):
+            ask()
+
+
 def test_a_label_outside_the_classes_is_refused_before_any_work(tmp_path: Path) -> None:
     pool = make_pool(60, num_labels=3)
     with pytest.raises(ValueError, match="the label 2 is outside the model's 2 classes"):
@@ -521,7 +582,7 @@ def test_a_run_that_cannot_start_leaves_the_run_before_it_alone(tmp_path: Path) 
 
 def test_train_needs_an_annotator_where_labels_are_missing(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, pool=make_pool().remove_columns(["label"]))
-    with pytest.raises(ValueError, match="pass an `annotator`, or take the steps one by one"):
+    with pytest.raises(ValueError, match=r"pass an `annotator` \(`--label_file`\), or take the steps one by one"):
         trainer.train()
 
 

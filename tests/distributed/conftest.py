@@ -19,7 +19,15 @@ def two_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def two(two_folder: Path) -> list[dict[str, Any]]:
     """What each of two processes found, by part."""
-    parts = ["gradients", "queries", "look", "shards", "tasks", *(["resume"] if launching.RESUMES else [])]
+    parts = [
+        "gradients",
+        "queries",
+        "look",
+        "shards",
+        "tasks",
+        "unanswered",
+        *(["resume"] if launching.RESUMES else []),
+    ]
     return launching.launch(processes_script.__file__, "ddp", 2, two_folder, *parts)
 
 

@@ -18,7 +18,7 @@ from tiny_run import make_model, make_pool, make_trainer, outcome
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback
 
-from hf_noise_al import ActiveTrainer, HeldOutLabels
+from hf_noise_al import ActiveTrainer, HeldOutLabels, LabelFile
 
 ROUNDS: dict[str, Any] = {
     "num_train_epochs": 2,
@@ -151,6 +151,18 @@ def killed_run(folder: Path) -> dict[str, Any]:
     return plain(trainer)
 
 
+def unanswered(folder: Path) -> str:
+    """What a process hears where the labels that a query asks for are not there."""
+    missing = LabelFile(folder / "nobody-wrote-this.jsonl")
+    pool = make_pool().remove_columns(["label"])
+    trainer = make_trainer(folder / "unanswered", pool=pool, trainer={"annotator": missing})
+    try:
+        trainer.train()
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
 def main() -> None:
     folder, parts = Path(sys.argv[1]), sys.argv[2:]
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -161,6 +173,7 @@ def main() -> None:
         "resume": lambda: run_stop_and_resume(folder),
         "killed": lambda: killed_run(folder),
         "shards": shard_parts.work,
+        "unanswered": lambda: unanswered(folder),
         "tasks": lambda: task_parts.work(folder / "tasks", folder / "tasks" / "several", processes),
     }
     found = {"processes": processes, **{part: work[part]() for part in parts}}

@@ -47,6 +47,11 @@ def test_two_processes_ask_for_the_same_rows_in_the_same_order(
     assert all(found["random state kept"] for found in alone["queries"].values())
 
 
+def test_every_process_hears_that_a_query_has_no_answers(two: list[dict[str, Any]]) -> None:
+    first, second = (found["unanswered"] for found in two)
+    assert first.startswith("There is no label file") and second == first
+
+
 def test_the_number_of_threads_does_not_change_the_picks(tmp_path: Path, alone: dict[str, Any]) -> None:
     with threads(2):
         found = processes_script.queries(tmp_path)
