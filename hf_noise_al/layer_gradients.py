@@ -234,7 +234,8 @@ def _has_data_format(module: nn.Module) -> bool:
 
 def _is_rms_norm(module: nn.Module) -> bool:
     names = [name for name, parameter in module._parameters.items() if parameter is not None]
-    return type(module).__name__.endswith("RMSNorm") and names == ["weight"] and len(_weight_shape(module)) == 1
+    known = type(module).__name__.endswith(("RMSNorm", "T5LayerNorm"))  # T5 calls it so
+    return known and names == ["weight"] and len(_weight_shape(module)) == 1
 
 
 def _weight_shape(module: nn.Module) -> tuple[int, ...]:

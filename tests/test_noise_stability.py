@@ -352,20 +352,64 @@ def test_auto_takes_finite_differences_where_they_are_cheaper(caplog: pytest.Log
     assert calls(candidates) == 5
 
 
-def test_auto_falls_back_when_the_sketch_finds_weights_that_it_cannot_follow(caplog: pytest.LogCaptureFixture) -> None:
-    class Functional(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 3)
+class Functional(nn.Module):
+    def __init__(self, mixes: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 3)
+        self.mixes = mixes
 
-        def forward(self, input: Tensor) -> Tensor:
-            return self.first(input) + nn.functional.linear(input, self.second.weight)
+    def forward(self, input: Tensor) -> Tensor:
+        rows = self.first(input) + nn.functional.linear(input, self.second.weight)
+        return rows + rows.mean(dim=0) if self.mixes else rows
 
+
+def test_auto_takes_examples_one_by_one_where_whole_batches_cannot_be_followed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     candidates = candidates_of(Functional().double(), inputs())
     text = log_of(caplog, candidates)
-    assert "takes finite differences: The gradient sketch cannot follow second.weight" in text
-    with pytest.raises(UnsupportedModuleError, match="cannot follow second.weight"):
+    assert "cannot take the gradient sketch: The gradient sketch cannot follow second.weight" in text
+    assert "Gradient sketch, one example at a time: features take" in text and "finite differences:" not in text
+    asked = NoiseStability(estimator="gradient_sketch", one_by_one=True).deviations(candidates, generator())
+    assert torch.equal(NoiseStability().deviations(candidates, generator()), asked)
+    with pytest.raises(UnsupportedModuleError, match="cannot follow second.weight.*Use one_by_one=True or"):
         NoiseStability(estimator="gradient_sketch").select(candidates, 2, generator())
+    monkeypatch.setattr("hf_noise_al.acquisition.noise_stability.is_sharded", lambda model: True)
+    text = log_of(caplog, candidates)
+    assert "takes finite differences: The gradient sketch cannot follow second.weight" in text
+
+
+def test_auto_falls_back_where_examples_mix(caplog: pytest.LogCaptureFixture) -> None:
+    candidates = candidates_of(Functional(mixes=True).double(), inputs())
+    text = log_of(caplog, candidates)
+    assert "cannot take the gradient sketch: The gradient sketch cannot tell examples apart" in text
+    assert "takes finite differences: The gradient sketch takes examples one by one, and the outputs of this" in text
+    published = finite_differences().select(candidates, 2, generator())
+    assert torch.equal(NoiseStability().select(candidates, 2, generator()).scores, published.scores)
+
+
+@pytest.mark.parametrize("settings", [{"noise_scale": 1e-300}, {"noise_scale": 1e-300, "estimator": "gradient_sketch"}])
+def test_says_so_where_nothing_moves(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    candidates = candidates_of(perceptron().float(), inputs().float())
+    assert "No candidate's outputs moved, so the choice means nothing. Is the `noise_scale` 1e-300" in log_of(
+        caplog, candidates, **settings
+    )
+    caplog.clear()
+    assert "outputs moved" not in log_of(caplog, candidates)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labeled_as_centers": "no"}, "`labeled_as_centers` must be true or false, got 'no'"),
+        ({"normalize_rows": 1}, "`normalize_rows` must be true or false, got 1"),
+        ({"one_by_one": "off"}, "`one_by_one` must be true or false"),
+        ({"parameter_filter": None}, "`parameter_filter` must be a text, got None"),
+    ],
+)
+def test_settings_of_another_type_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NoiseStability(**settings)
 
 
 def test_each_estimator_says_what_it_will_keep(caplog: pytest.LogCaptureFixture) -> None:

@@ -204,7 +204,8 @@ def test_auto_goes_on_with_finite_differences_where_examples_mix(caplog: pytest.
             rows: Tensor = observable(model, {"input": torch.ones(3, 4) * torch.arange(1, 4)[:, None]})
         return rows
 
-    NoiseStability(one_by_one=True).select(Candidates(model, 3, observe, plain), 2, generator())
+    with caplog.at_level("INFO", logger="hf_noise_al"):
+        NoiseStability(one_by_one=True).select(Candidates(model, 3, observe, plain), 2, generator())
     assert "takes finite differences: The gradient sketch takes examples one by one, and" in caplog.text
 
 

@@ -29,12 +29,14 @@ from ..selection import (
     select_rows,
 )
 from ..shard import Shard
+from ..sharding import is_sharded
 from .base import Acquisition, Candidates, Observe, Query
 from .finite_differences import FiniteDifferences
 
 logger = logging.getLogger(__name__)
 
 EstimatorName = Literal["auto", "gradient_sketch", "finite_difference"]
+_SAID = {False: "", True: ", one example at a time"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class NoiseStability(Acquisition):
     """Most backward passes of the gradient sketch; wider outputs are combined with random signs."""
     one_by_one: bool = False
     """Let the gradient sketch pass examples through the model one at a time: little slower on a CPU, and it can follow
-    layers that share work between the examples of a batch (DeBERTa, T5), and weights of any kind and use."""
+    layers that share work between the examples of a batch (DeBERTa, T5), and weights of any kind and use. On a CPU
+    "auto" does so by itself where every module has a rule, but whole batches cannot be followed."""
     max_feature_dim: int = 1024
     """Widest rows of finite differences; wider ones are projected."""
     autocast: Literal["bfloat16"] | None = None
@@ -79,6 +82,13 @@ class NoiseStability(Acquisition):
         check_noise_scale(self.noise_scale)
         for name in ("num_perturbations", "num_projections", "num_output_projections", "max_feature_dim"):
             check_whole_number(name, getattr(self, name))
+        for name in ("normalize_rows", "labeled_as_centers", "one_by_one"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` must be true or false, got {getattr(self, name)!r}.")
+        if not isinstance(self.parameter_filter, str):
+            raise ValueError(
+                f"`parameter_filter` must be a text, got {self.parameter_filter!r}. The default is 'weight'."
+            )
         if self.observable is not None:
             check_observable(self.observable)
         _check_choice("selection", self.selection, get_args(SelectionName))
@@ -126,7 +136,14 @@ class NoiseStability(Acquisition):
         centers = others[0] if others else None
         scores = row_norms(rows)
         if shard is not None:
-            return Query(k_center_greedy(rows, query_size, centers, shard=shard), shard.gather_rows(scores))
+            scores = shard.gather_rows(scores)
+        if not bool((scores > 0).any()):
+            logger.warning(
+                "No candidate's outputs moved, so the choice means nothing. Is the `noise_scale` "
+                f"{self.noise_scale} too small, or do the perturbed weights have no part in the outputs?"
+            )
+        if shard is not None:
+            return Query(k_center_greedy(rows, query_size, centers, shard=shard), scores)
         if self.normalize_rows:
             rows, centers = _unit_rows(rows), None if centers is None else _unit_rows(centers)
             if self.selection == "k_center":  # all are equally far from the origin: start where the score is highest
@@ -154,13 +171,16 @@ class NoiseStability(Acquisition):
         observable = self.observable or candidates.observable
         if self._sketches(candidates, observable):
             state = generator.get_state()
-            try:
-                return self._sketched(candidates.model, groups, observable, generator, num_rows)
-            except UnsupportedModuleError as error:
-                if self.estimator != "auto":
-                    raise
-                logger.warning(f"estimator='auto' takes finite differences: {error}")
-                generator.set_state(state)
+            for one_by_one in self._ways(candidates.model):
+                try:
+                    return self._sketched(candidates.model, groups, observable, generator, num_rows, one_by_one)
+                except UnsupportedModuleError as error:
+                    if self.estimator != "auto":
+                        raise
+                    refusal = error
+                    logger.info(f"estimator='auto' cannot take the gradient sketch{_SAID[one_by_one]}: {error}")
+                    generator.set_state(state)
+            logger.warning(f"estimator='auto' takes finite differences: {refusal}")
         method = FiniteDifferences(
             self.noise_scale, self.num_perturbations, self.parameter_filter, observable, self.max_feature_dim
         )
@@ -187,6 +207,14 @@ class NoiseStability(Acquisition):
         logger.info(f"estimator='auto' takes finite differences: {why}.")
         return False
 
+    def _ways(self, model: nn.Module) -> tuple[bool, ...]:
+        """Return whether the sketch is to take examples one by one, first choice first.
+
+        One by one keeps a CPU as busy as whole batches do, and not a GPU: there it has to be asked for.
+        """
+        on_cpu = next(model.parameters()).device.type == "cpu" and not is_sharded(model)
+        return (False, True) if self.estimator == "auto" and not self.one_by_one and on_cpu else (self.one_by_one,)
+
     def _sketched(
         self,
         model: nn.Module,
@@ -194,11 +222,12 @@ class NoiseStability(Acquisition):
         observable: Observable,
         generator: torch.Generator,
         num_rows: int,
+        one_by_one: bool,
     ) -> list[Tensor]:
         width = self.num_projections
         logger.info(
-            f"Gradient sketch: features take {num_rows * width * 4 / 1e6:.1f} MB on this process ({num_rows} x "
-            f"{width}), and a batch's activations are kept for its backward pass, as in training."
+            f"Gradient sketch{_SAID[one_by_one]}: features take {num_rows * width * 4 / 1e6:.1f} MB on this process "
+            f"({num_rows} x {width}), and a batch's activations are kept for its backward pass, as in training."
         )
         with full_precision(model, gathered_as=self.lower_precision):
             sketch = GradientSketch(
@@ -209,7 +238,7 @@ class NoiseStability(Acquisition):
                 observable,
                 self.num_projections,
                 self.num_output_projections,
-                self.one_by_one,
+                one_by_one,
             )
             device_type = next(model.parameters()).device.type
             lower = self.lower_precision
