@@ -177,6 +177,8 @@ class RunArguments(ActiveTrainingArguments):
         return str(self.resume_from_checkpoint or "false").lower() not in ("false", "no", "none", "0")
 
     def __post_init__(self) -> None:
+        if isinstance(self.acquisition_kwargs, str):
+            self.acquisition_kwargs = _json_mapping("acquisition_kwargs", self.acquisition_kwargs)
         super().__post_init__()
         if self.resumes and self.start_afresh:
             raise InvalidArgument("`resume_from_checkpoint` and `start_afresh` exclude each other. Choose one.")

@@ -174,9 +174,7 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
     ]
     refuse_folder_in_use([part[2] for part in parts])
     refuse_other_settings(parts)
-    with _refusals():
-        for _, _, repeat in parts:  # all of them, before the first one is trained
-            _refuse_settings(_task(data.task), repeat)
+    refuse_settings(parts)
     for number, part in enumerate(parts, start=1):
         title = f"[{number}/{len(parts)}] {part[2].acquisition}, seed {part[2].seed}"
         if is_finished(part[2]) and part[2].resumes:
@@ -190,6 +188,9 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
 def query(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
     """Ask once with a model that was trained already; yield where the rows to label are."""
     model, data, training = parse(recipe, flags)
+    for name in ("seeds", "baselines"):
+        if getattr(training, name):
+            raise InvalidArgument(f"`query` asks once, and has no use for `{name}`. Leave it out.")
     folder = Path(str(training.output_dir))
     if is_run(folder) and not training.start_afresh:
         raise InvalidArgument(f"{folder} holds a run, whose queries would be overwritten. Pass another `--output_dir`.")
@@ -212,6 +213,13 @@ def refuse_folder_in_use(runs: Sequence[RunArguments]) -> None:
                 f"{folder} already holds a run. Continue it with `--resume_from_checkpoint true`, replace it with "
                 "`--start_afresh true`, or pass another `--output_dir`."
             )
+
+
+def refuse_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArguments]]) -> None:
+    """Refuse runs with an acquisition or a setting that their task has no use for, before one is trained."""
+    with _refusals():
+        for _, data, training in runs:
+            _refuse_settings(_task(data.task), training)
 
 
 def refuse_other_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArguments]]) -> None:

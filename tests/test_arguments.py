@@ -128,3 +128,11 @@ def test_repeats_are_resumed_in_the_folder_that_holds_them(recipe: Callable[[str
     assert parse(recipe(""), [*flags, f"--output_dir={tmp_path}/out/noise_stability-seed-1"])[2].resumes
     with pytest.raises(InvalidArgument, match="Cannot resume from .*out: a run goes on in its own folder"):
         parse(recipe(""), [*flags, f"--output_dir={tmp_path}/out/other"])
+
+
+def test_settings_of_an_acquisition_that_are_no_json_are_named() -> None:
+    with pytest.raises(InvalidArgument, match=r"`acquisition_kwargs` is not valid JSON: .* Found \{estimator: auto\}"):
+        parse(
+            None,
+            ["--dataset_name=x", "--model_name_or_path=x", "--output_dir=x", "--acquisition_kwargs={estimator: auto}"],
+        )

@@ -98,7 +98,7 @@ def test_a_library_that_is_not_there_is_named_with_what_to_install(
     assert run("--skip_memory", "--json", str(tmp_path / "costs.json"), "--variants", *missing) == 0
     for row in rows_of(tmp_path / "costs.json"):
         assert missing[row["name"]] in row["reason"]
-        assert row["reason"].endswith('pip install "hf-noise-al[bench]"')
+        assert row["reason"].endswith('pip install -c constraints.txt -e ".[bench]"')
 
 
 def test_a_variant_whose_settings_are_refused_says_so_and_others_run(
@@ -349,7 +349,10 @@ def test_quality_runs_each_method_once_and_compares_with_random(
     assert programs.quality.main([*words, "--num_rounds", "1"]) == 2
     assert "holds a run of 2 rounds, and 1 are asked for" in capsys.readouterr().err
     assert programs.quality.main([*words, "--num_rounds", "1", "--seeds", "2"]) == 2
-    assert "Cannot compare runs of different `num_labeled`" in capsys.readouterr().err
+    assert "has 2 rounds, and 1 are asked for: they cannot be compared" in capsys.readouterr().err
+    assert not (folder / "badge-seed-2").exists()
+    assert programs.quality.main([*words, "--acquisition_kwargs={}"]) == 2
+    assert "is set by `--methods` and `--seeds` here" in capsys.readouterr().err
     assert json.loads((folder / "comparison.json").read_text()) == found
 
 
@@ -359,3 +362,33 @@ def test_quality_says_which_setting_is_wrong(
     recipe = str(ROOT / "recipes" / "glue" / "mrpc.yaml")
     assert programs.quality.main([recipe, *flags, "--output_dir", str(tmp_path / "q"), "--num_round", "2"]) == 2
     assert "num_rounds" in capsys.readouterr().err
+
+
+def test_quality_measures_what_the_task_can_use_and_refuses_the_rest_at_once(
+    programs: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr(programs.quality, "prepare", lambda *run: run)
+    monkeypatch.setattr(programs.quality, "train", lambda run: trained.append(Path(run[2].output_dir).name) or "")
+    recipe = str(ROOT / "recipes" / "glue" / "stsb.yaml")
+    words = [recipe, "--seeds", "0", "--output_dir", str(tmp_path)]
+    assert programs.quality.main([*words, "--methods", "random", "margin"]) == 2
+    assert "The acquisition margin cannot work on text_regression" in capsys.readouterr().err and not trained
+    programs.quality.main(words)
+    assert trained == [f"{name}-seed-0" for name in programs.quality.METHODS if name not in ("margin", "badge")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scaling", "--processes", "0"], r"`--processes` is [0]. Set it to at least 1."),
+        (["--scaling", "--sizes", "10", "-1"], "`--sizes` is [10, -1]. Set it to at least 1."),
+        (["--json", "nowhere/at/all/x.json"], "There is no folder nowhere/at/all to write `--json` to."),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_measured(
+    run: Run, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+    said = capsys.readouterr()
+    assert message in said.err and not said.out

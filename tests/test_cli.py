@@ -121,6 +121,12 @@ def test_query_with_a_head_for_other_classes_is_refused(
     assert "has no trained weights for this task" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flags", [["--seeds", "1", "2"], ["--baselines", "random"]])
+def test_query_asks_once(recipe: Path, capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    assert cli.main(["query", str(recipe), *flags]) == 2
+    assert f"`query` asks once, and has no use for `{flags[0][2:]}`" in capsys.readouterr().err
+
+
 def test_query_does_not_overwrite_the_queries_of_a_run(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", str(recipe), "--num_rounds", "1"]) == 0
     asked = (recipe.parent / "out" / "queries" / "round-00.jsonl").read_bytes()

@@ -83,3 +83,15 @@ def test_ends_when_the_lazy_choice_is_another(benchmark: ModuleType, monkeypatch
     monkeypatch.setitem(benchmark.VARIANTS, "lazy", lambda rows, k: torch.arange(k))
     with pytest.raises(SystemExit, match="The lazy choice of .* is not the plain one"):
         benchmark.run([60], width=8, k=5, repeats=1, variants=["plain", "lazy"])
+
+
+@pytest.mark.parametrize(
+    "words", [["--repeats", "0"], ["--sizes", "0"], ["--k", "0"], ["--rows", "none.npy"], ["--json", "none/x.json"]]
+)
+def test_wrong_input_is_refused_before_anything_is_measured(
+    benchmark: ModuleType, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main(words)
+    said = capsys.readouterr()
+    assert ("Set it to at least 1." in said.err or "There is no f" in said.err) and not said.out

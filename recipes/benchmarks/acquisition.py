@@ -121,9 +121,12 @@ def _selection(words: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("candidates", "repeats"):
-        if getattr(options, name) < 1:
-            raise InvalidArgument(f"`--{name}` is {getattr(options, name)}. Set it to at least 1.")
+    for name in ("candidates", "repeats", "sizes", "processes"):
+        value = getattr(options, name)
+        if min(value if isinstance(value, list) else [value], default=1) < 1:
+            raise InvalidArgument(f"`--{name}` is {value}. Set it to at least 1.")
+    if options.json is not None and not options.json.parent.is_dir():
+        raise InvalidArgument(f"There is no folder {options.json.parent} to write `--json` to. Make it first.")
     for name in [*options.variants, *([options.memory_of] if options.memory_of else [])]:
         if name not in VARIANTS:
             raise InvalidArgument(f"Unknown variant {name}. There are: {', '.join(VARIANTS)}.")

@@ -271,6 +271,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--peer_seconds", type=float, default=600, help="after which a peer is given up")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
+    for name in ("sizes", "width", "k", "repeats"):
+        value = getattr(options, name)
+        if min(value if isinstance(value, list) else [value]) < 1:
+            parser.error(f"`--{name}` is {value}. Set it to at least 1.")
+    if options.rows is not None and not options.rows.is_file():
+        parser.error(f"There is no file {options.rows}.")
+    if options.json is not None and not options.json.parent.is_dir():
+        parser.error(f"There is no folder {options.json.parent} to write `--json` to. Make it first.")
     figures = run(
         options.sizes,
         options.width,

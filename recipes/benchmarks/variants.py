@@ -139,7 +139,7 @@ def peer(make: Callable[[Any], Callable[[], object]]) -> Variant:
         try:
             return make(bench)
         except ModuleNotFoundError as error:
-            raise Unavailable(f'{error}: pip install "hf-noise-al[bench]"') from error
+            raise Unavailable(f'{error}: pip install -c constraints.txt -e ".[bench]"') from error
 
     return ready
 
