@@ -101,8 +101,9 @@ def query(folder: Path, acquisition: str, rows: int = 203, size: int = 30) -> di
 
 
 def queries(folder: Path) -> dict[str, Any]:
-    others = ("one_by_one", "entropy", "random", "core_set", "badge", "bald")
+    others = ("entropy", "random", "core_set", "badge", "bald")
     found = {name: query(folder, name) for name in (*ESTIMATORS, *others)}
+    found["one_by_one"] = query(folder, "one_by_one", rows=31, size=7)
     few = {f"few by {name}": query(folder, name, rows=3, size=2) for name in (*ESTIMATORS, "badge", "bald")}
     return {**found, **few}
 
