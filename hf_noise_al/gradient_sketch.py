@@ -123,7 +123,8 @@ class GradientSketch:
         self.modules = [(module, known) for module, known in held if known]
         self.direct: dict[str, Tensor] = {}
         """Tensors that are differentiated themselves, in the place of the outputs of the modules that hold them."""
-        self._take_directly(tensors, _without_rule(model, parameter_filter))
+        if one_by_one:  # else they were refused above
+            self._take_directly(tensors, _without_rule(model, parameter_filter))
         self.observable, self.one_by_one = observable, one_by_one
         self.num_projections, self.num_output_projections = num_projections, num_output_projections
         self.backward_once = any(map(is_zero3, model.parameters()))
