@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCardData
 
+from .files import write_atomically
 from .fingerprint import describe
 from .history import RoundRecord
-from .state import write_atomically
 
 if TYPE_CHECKING:
     from .trainer import ActiveTrainer

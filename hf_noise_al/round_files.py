@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from .state import ActiveState, write_atomically
+from .files import write_atomically
+from .state import ActiveState
 
 if TYPE_CHECKING:
     from .upstream import UpstreamTrainer

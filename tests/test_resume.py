@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import Oracle, assert_same_outcome, make_model, make_pool, make_trainer, outcome
+from tiny_run import Oracle, assert_same_outcome, make_model, make_pool, make_trainer, outcome, read_state
 from transformers import TrainerCallback
 
 from hf_noise_al import ActiveTrainer, ActiveTrainerCallback
@@ -332,11 +332,11 @@ def test_an_earlier_run_in_the_folder_is_kept_when_another_starts(tmp_path: Path
     for label in (0, 1, 0):
         start(tmp_path, pool=unlabeled).annotate([3], [label])
     for number, label in ((1, 0), (2, 1)):
-        kept = json.loads((tmp_path / f"active_state.previous-{number}.json").read_text())
-        assert kept["annotations"][0]["label"] == label
+        (line,) = (tmp_path / f"labels.previous-{number}.jsonl").read_text().splitlines()
+        assert json.loads(line)["label"] == label
         (line,) = (tmp_path / f"queries.previous-{number}" / "round-00.jsonl").read_text().splitlines()
         assert json.loads(line)["label"] == label
-    assert json.loads((tmp_path / "active_state.json").read_text())["annotations"][0]["label"] == 0
+    assert read_state(tmp_path)["annotations"][0]["label"] == 0
 
 
 def test_labels_of_an_interrupted_first_round_are_kept_when_training_starts_afresh(tmp_path: Path) -> None:
@@ -358,19 +358,89 @@ def test_labels_of_an_interrupted_first_round_are_kept_when_training_starts_afre
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     trainer.train()
-    assert len(json.loads((tmp_path / "active_state.previous-1.json").read_text())["annotations"]) == 8
+    assert len((tmp_path / "labels.previous-1.jsonl").read_text().splitlines()) == 8
 
 
 def test_the_state_file_is_plain_and_versioned(tmp_path: Path) -> None:
     trainer = start(tmp_path)
     trainer.train()
-    state = json.loads((tmp_path / "active_state.json").read_text())
-    assert (state["version"], state["phase"], state["round"], state["size"]) == (1, "query", 2, 60)
+    state = read_state(tmp_path)
+    assert (state["version"], state["phase"], state["round"], state["size"]) == (2, "query", 2, 60)
     assert state["fingerprint"]["data.rows"] == 60
     assert state["fingerprint"]["seed"] == 42
     assert [record["num_labeled"] for record in state["history"]] == [8, 14]
     assert len(state["annotations"]) == 14
     assert not list(tmp_path.glob(".active*")), "no temporary file is left"
+
+
+STORED = Path(__file__).parent / "stored_runs"
+
+
+@pytest.mark.parametrize("release", [path.name for path in sorted(STORED.iterdir())])
+def test_a_run_of_an_earlier_release_goes_on_as_it_would_have(tmp_path: Path, release: str) -> None:
+    expected = json.loads((STORED / release / "expected.json").read_text())
+    folder = shutil.copytree(STORED / release / "run", tmp_path / "run")
+    trainer = make_trainer(folder)
+    trainer.resume()
+    assert trainer.pool.num_labeled - trainer.history[-1].num_labeled == 4, "of the last query, two rows are open"
+    trainer.train(resume_from_checkpoint=True)
+    for note, (row, label, number, score) in zip(trainer.pool.annotations, expected["annotations"], strict=True):
+        assert (note.row, note.label, note.round, note.score) == (row, label, number, score)
+    for record, (number, labels, size, metrics) in zip(trainer.history, expected["history"], strict=True):
+        assert (record.round, record.num_labeled, record.query_size) == (number, labels, size)
+        assert record.metrics == pytest.approx(metrics, rel=1e-4)
+    assert read_state(folder)["version"] == 2
+
+
+def test_two_processes_that_resume_one_folder_lose_no_label(tmp_path: Path) -> None:
+    unlabeled = make_pool().remove_columns(["label"])
+    start(tmp_path, pool=unlabeled).annotate([0, 1], [0, 1])
+    first, second = start(tmp_path, pool=unlabeled), start(tmp_path, pool=unlabeled)
+    first.resume()
+    second.resume()
+    first.annotate([2, 3], [0, 1])
+    with pytest.raises(ValueError, match="was changed by another process since this one read it: nothing was written"):
+        second.annotate([4, 5], [0, 1])
+    assert second.pool.labeled_rows == [0, 1]
+    second.resume()
+    second.annotate([4, 5], [0, 1])
+    assert [entry["row"] for entry in read_state(tmp_path)["annotations"]] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_process_left_over_from_a_killed_launch_is_named_and_keeps_others_out(tmp_path: Path) -> None:
+    class Hang(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            (tmp_path / "hangs").touch()
+            time.sleep(60)
+
+    child = in_child(lambda: start(tmp_path / "run", trainer={"callbacks": [Hang()]}).train())
+    while not (tmp_path / "hangs").exists():
+        time.sleep(0.01)
+    with pytest.raises(ValueError, match=f"Process {child} on .* works in .*run, and two would undo each other's"):
+        start(tmp_path / "run").train(resume_from_checkpoint=True)
+    os.kill(child, signal.SIGKILL)
+    wait_for(child)
+    start(tmp_path / "run").train(resume_from_checkpoint=True)
+
+
+def test_labels_that_were_told_may_be_told_again(tmp_path: Path) -> None:
+    trainer = start(tmp_path, pool=make_pool().remove_columns(["label"]))
+    for _ in range(2):
+        trainer.annotate([0, 1], [0, 1])
+    with pytest.raises(ValueError, match="row 0 twice: it already has the label 0"):
+        trainer.annotate([0, 1], [0, 0])
+    assert len(read_state(tmp_path)["annotations"]) == 2
+
+
+def test_labels_in_a_state_that_nobody_can_have_told_are_refused(finished: Path, tmp_path: Path) -> None:
+    """As a state of the first version may have them, which has no checksum."""
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    state = read_state(folder)
+    state["annotations"][2]["label"] = 7
+    del state["labels"], state["checksum"]
+    (folder / "active_state.json").write_text(json.dumps({**state, "version": 1}))
+    with pytest.raises(ValueError, match="is damaged .*the label 7 is outside the model's 2 classes"):
+        make_trainer(folder, num_rounds=1).train(resume_from_checkpoint=True)
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -392,8 +462,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"warm_start": True}, "warm_start was False, is True"),
         ({"pool": make_pool(59)}, "data.rows was 60, is 59"),
         ({"pool": make_pool(seed=5)}, "data.inputs was '.*', is '.*'; data.labels was '.*', is '.*'"),
-        ({"acquisition_kwargs": {"num_perturbations": 4}}, "num_perturbations=3.*, is .*num_perturbations=4"),
-        ({"acquisition": "random", "acquisition_kwargs": None}, r"is 'RandomSampling\(\)'"),
+        ({"acquisition_kwargs": {"num_perturbations": 4}}, "acquisition.num_perturbations was '3', is '4'\\."),
+        (
+            {"acquisition": "random", "acquisition_kwargs": None},
+            "was 'NoiseStability', is 'RandomSampling'",
+        ),
         ({"trainer": {"observable": features}}, "observable was None, is 'features'"),
         ({"trainer": {"model": make_model(type_vocab_size=3)}}, "model.parameters was"),
     ],
@@ -402,6 +475,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_another_run_is_refused_with_what_differs(finished: Path, settings: dict[str, Any], difference: str) -> None:
     with pytest.raises(ValueError, match=f"belongs to another run: .*{difference}"):
         make_trainer(finished, num_rounds=1, **settings).train(resume_from_checkpoint=True)
+
+
+def test_another_evaluation_set_is_refused(finished: Path) -> None:
+    for rows in (make_pool(19, seed=1), {"a": make_pool(20, seed=1)}):
+        with pytest.raises(ValueError, match="belongs to another run: evaluation"):
+            make_trainer(finished, num_rounds=1, trainer={"eval_dataset": rows}).train(resume_from_checkpoint=True)
 
 
 def test_settings_that_do_not_matter_may_change(finished: Path, tmp_path: Path) -> None:
@@ -414,8 +493,8 @@ def test_settings_that_do_not_matter_may_change(finished: Path, tmp_path: Path) 
 def test_functions_among_the_settings_are_the_same_in_another_process(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"acquisition": "core_set", "acquisition_kwargs": None, "num_rounds": 1}
     make_trainer(tmp_path, trainer={"observable": probabilities}, **settings).train()
-    state = json.loads((tmp_path / "active_state.json").read_text())["fingerprint"]
-    assert state["acquisition"] == "CoreSet(observable=features)"
+    state = read_state(tmp_path)["fingerprint"]
+    assert state["acquisition"] == {"class": "CoreSet", "observable": "features"}
     assert state["observable"] == "probabilities"
 
 
@@ -425,10 +504,11 @@ def test_functions_among_the_settings_are_the_same_in_another_process(tmp_path: 
         (lambda text: text[: len(text) // 2], "is damaged"),
         (lambda text: "", "is damaged"),
         (lambda text: "[]", "is damaged"),
-        (lambda text: text.replace('"row":', '"line":'), "is damaged"),
-        (lambda text: text.replace('"version": 1', '"version": 99'), "format version 99, this release reads 1"),
+        (lambda text: text.replace('"round":', '"line":'), "is damaged"),
+        (lambda text: text.replace('"seed": 42', '"seed": 43'), "checksum"),
+        (lambda text: text.replace('"version": 2', '"version": 99'), "format version 99, this release reads 1 to 2"),
     ],
-    ids=["half", "empty", "list", "key", "version"],
+    ids=["half", "empty", "list", "key", "number", "version"],
 )
 def test_a_damaged_state_is_refused(finished: Path, tmp_path: Path, damage: Callable[[str], str], message: str) -> None:
     folder = shutil.copytree(finished, tmp_path / "copy")

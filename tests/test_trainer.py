@@ -20,6 +20,7 @@ from tiny_run import (
     make_pool,
     make_trainer,
     outcome,
+    read_state,
 )
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
@@ -34,10 +35,6 @@ def with_labels(pool: Dataset, labels: list[Any], kind: str) -> Dataset:
     return Dataset.from_dict({**pool.remove_columns(["label"])[:], "label": column["label"][:]}).cast_column(
         "label", Value(kind)
     )
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "active_state.json").read_text())
 
 
 # ---- what it accepts -------------------------------------------------------------------------------------------------
@@ -513,7 +510,7 @@ def test_a_label_of_another_form_is_refused_and_the_right_one_taken(
     trainer = make_trainer(tmp_path, pool=pool, trainer=settings, max_steps=1)
     with pytest.raises(ValueError, match="Cannot label row 4: the label .* is "):
         trainer.annotate([3, 4], [right, wrong])
-    assert 3 not in trainer.pool.labeled_rows and not list(tmp_path.iterdir())
+    assert 3 not in trainer.pool.labeled_rows and [path.name for path in tmp_path.iterdir()] == [".lock"]
     trainer.annotate([3, 4], [right, right])
     trainer.fine_tune()
 
@@ -566,7 +563,7 @@ def test_a_budget_larger_than_the_pool_is_refused_before_any_work(tmp_path: Path
     trainer = make_trainer(tmp_path, query_size=30)
     with pytest.raises(ValueError, match=r"3 rounds need 68 labels \(0 there, 8 initial, 2 queries of 30\)"):
         trainer.train()
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_run_that_cannot_start_leaves_the_run_before_it_alone(tmp_path: Path) -> None:
@@ -732,8 +729,7 @@ def test_training_again_starts_afresh_and_ends_the_same(tmp_path: Path, fresh: b
     first = outcome(trainer)
     trainer.train()
     assert_same_outcome(outcome(trainer), first)
-    kept = json.loads((tmp_path / "active_state.previous-1.json").read_text())
-    assert len(kept["annotations"]) == 20
+    assert len((tmp_path / "labels.previous-1.jsonl").read_text().splitlines()) == 20
     assert len(list((tmp_path / "queries.previous-1").iterdir())) == 3
 
 
