@@ -267,10 +267,21 @@ class ActiveTrainer(UpstreamTrainer):
             raise ValueError(f"Cannot resume from {folder}: set `output_dir` to it, it is {path.parent} now.")
         state = ActiveState.load(path, self._fingerprint(), fingerprint_defaults(self.args, self.acquisition))
         self._check_labels(path, state.pool)
-        self._files.resume(state)
+        if not self._files.resume(state):
+            self._train_again(state)
         self._state, self._owns_state_file = state, True
         self._from_main_process(self._write_query_file)  # a kill may have come between it and the state
         logger.info(f"Resumed {path}: round {state.round}, {state.pool.num_labeled} labels, next: {state.phase}.")
+
+    def _train_again(self, state: ActiveState) -> None:
+        """Make the weights of the last round of `state` anew, from the labels that it had."""
+        before, *history, last = self._state, *state.history
+        self._state = ActiveState(Pool(state.pool.size, state.pool.annotations[: last.num_labeled]), history)
+        try:
+            self._train_round(last.round)
+        finally:
+            self._state = before
+        self._files.resumed_round = state.round
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
@@ -452,11 +463,11 @@ class ActiveTrainer(UpstreamTrainer):
 
     def _train_round(self, number: int, **kwargs: Any) -> tuple[TrainOutput, float]:
         """Train, or take from the disk what a killed run had trained already."""
-        saved = self._files.finished_training(number)
+        saved = self._files.finished_training(number, self.pool.num_labeled)
         if saved is not None:
             return saved
         started = time.perf_counter()
-        checkpoint = self._files.begin(number)
+        checkpoint = self._files.begin(number, self.pool.num_labeled)
         set_seed(self.args.seed)
         model_init = self.model_init
         self._round_folder, self._batch_of_step = self._files.round_folder(number), (-1, 0)

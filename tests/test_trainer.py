@@ -361,6 +361,7 @@ def test_the_users_own_parts_work_as_in_trainer(tmp_path: Path, tiny_tokenizer: 
         },
         num_rounds=2,
         save_strategy="epoch",
+        keep_round_files=True,
     )
     trainer.train()
     assert seen["events"] == ["train", "evaluate"] * 2
@@ -825,6 +826,7 @@ def test_best_model_and_save_limit_work_inside_a_round(tmp_path: Path) -> None:
         metric_for_best_model="eval_loss",
         num_rounds=2,
         learning_rate=0.3,
+        keep_round_files=True,
     )
     best = []
 
