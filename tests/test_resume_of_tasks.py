@@ -1,5 +1,9 @@
 """Every kind of output head: a run that is stopped within a round and resumed ends as one that never was."""
 
+import os
+import random
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +11,7 @@ import pytest
 import tiny_run
 import torch
 from datasets import Dataset
+from test_resume import in_child, load, wait_for
 from tiny_run import assert_same_outcome, outcome
 from tiny_tasks import TASKS, make_trainer, save
 from transformers import TrainerCallback, ViTConfig, ViTForImageClassification
@@ -94,3 +99,38 @@ def test_each_round_of_a_vit_starts_from_its_initial_weights(tmp_path: Path) -> 
     )
     trainer.train()
     assert started == [True, True]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["text", "vit", *TASKS])
+def test_a_run_killed_at_random_moments_ends_as_one_that_never_was(kind: str, folder: Path, tmp_path: Path) -> None:
+    generator, result = random.Random(kind), tmp_path / "result"
+
+    def run(output: Path) -> dict[str, Any]:
+        settings: dict[str, Any] = {"num_rounds": 3, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+        if kind == "text":
+            trainer = tiny_run.make_trainer(output, **settings)
+        else:
+            settings |= {"acquisition_kwargs": {"num_projections": 16}}
+            settings |= {"model_config": {"model_type": "vit", **VIT}} if kind == "vit" else {}
+            trainer = make_trainer(folder, "image_classification" if kind == "vit" else kind, output, **settings)
+        trainer.train(resume_from_checkpoint=(output / "active_state.json").exists())
+        return outcome(trainer)
+
+    started = time.monotonic()
+    assert wait_for(in_child(lambda: run(tmp_path / "whole"), result)) == 0
+    seconds, expected, kills, runs = time.monotonic() - started, load(result), 0, 0
+    while kills < 20:
+        output = tmp_path / f"run-{runs}"
+        result.unlink()
+        while not result.exists():
+            child = in_child(lambda output=output: run(output), result)
+            time.sleep(generator.uniform(0.02, 0.6) * seconds)
+            os.kill(child, signal.SIGKILL)
+            code = wait_for(child)
+            assert code in (0, -signal.SIGKILL)
+            kills += code == -signal.SIGKILL
+            if kills == 20 and not result.exists():
+                assert wait_for(in_child(lambda output=output: run(output), result)) == 0
+        assert_same_outcome(load(result), expected)
+        runs += 1
