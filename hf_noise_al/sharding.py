@@ -127,10 +127,15 @@ def check_layout(name: str, parameter: Tensor) -> None:
             )
 
 
-def class_name(module: nn.Module) -> str:
-    """Return the name of the class of `module` before ``fully_shard`` put one of its own in the place of it."""
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """Return the class of `module` before ``fully_shard`` put one of its own in the place of it."""
     found = type(module)
-    return found.__bases__[1].__name__ if found.__bases__[0] is FSDPModule else found.__name__
+    return found.__bases__[1] if found.__bases__[0] is FSDPModule else found
+
+
+def class_name(module: nn.Module) -> str:
+    """Return the name of the class of `module`, as `class_of` finds it."""
+    return class_of(module).__name__
 
 
 def gathered_dtypes(model: nn.Module) -> set[torch.dtype]:

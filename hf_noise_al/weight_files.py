@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .sharding import local, local_part, settle, whole
+from .sharding import class_of, global_numel, global_shape, is_zero3, local, local_part, settle, whole
 
 WEIGHTS_FILE = "weights.safetensors"
 """Holds every tensor under its name in the model; a checkpoint of transformers may have other names."""
@@ -53,20 +56,36 @@ def load_weights(model: nn.Module, folder: Path) -> None:
             nothing is changed where the names do not fit.
     """
     settle(model)
-    try:
+    with _explained(folder):
         if (folder / WEIGHTS_FILE).is_file():
-            _copy(folder, [folder / WEIGHTS_FILE], _own_state(model))
+            _copy(model, [folder / WEIGHTS_FILE], _own_state(model))
             return
-        for part, targets in _saved_by_peft(model, folder).items() or [(folder, _state(model))]:
-            files = _files(part)
-            if isinstance(model, PreTrainedModel) and part is folder and not _fits(_names(files), targets):
-                _copy_converted(model, folder)
-            else:
-                _copy(part, files, targets)
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+        if hasattr(model, "peft_config"):
+            _load_adapters(model, folder)
+        elif isinstance(model, PreTrainedModel) and (
+            _converts(model) or _difference(_shapes(_files(folder)), _state(model))
+        ):
+            _copy_converted(model, folder)
+        else:
+            _copy(model, _files(folder), _state(model))
+
+
+def check_weights(folder: Path) -> None:
+    """Raise ValueError where a file of weights in `folder` is not there, or cannot be opened."""
+    with _explained(folder):
+        _shapes(_files(folder))
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Raise a ValueError that names `folder` and says what to do, in the place of any error of the body."""
+    try:
+        yield
+    except Exception as error:  # each format has ways of its own to say that a file is damaged
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         raise ValueError(
-            f"Cannot load the weights in {folder}: {type(error).__name__}: {error}. Restore the folder, or start "
-            "afresh in another `output_dir`."
+            f"Cannot load the weights in {folder}: {kind}{error}. Restore the folder, or start afresh in another "
+            "`output_dir`."
         ) from error
 
 
@@ -97,61 +116,97 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _copy(folder: Path, files: list[Path], targets: Mapping[str, Tensor]) -> None:
-    names = _names(files)
-    if not _fits(names, targets):
-        _refuse_names(folder, names, targets)
+def _copy(model: nn.Module, files: list[Path], targets: Mapping[str, Tensor]) -> None:
+    different = _difference(_shapes(files), targets)
+    if different is not None:
+        raise ValueError(different)
+    live = set(map(id, _live(model).values()))
     with torch.no_grad():
         for name, tensor in _read(files):
-            target = targets[name]
-            local(target).copy_(local_part(target, tensor))
+            if id(targets[name]) in live:
+                _put(name, tensor, targets[name])
+            else:  # extra state of a module, which the module alone can set
+                model.load_state_dict({name: tensor}, strict=False)
+
+
+def _put(name: str, tensor: Tensor, target: Tensor) -> None:
+    if not is_zero3(target) and torch.promote_types(tensor.dtype, target.dtype) != target.dtype:
+        raise ValueError(
+            f"{name} is of {tensor.dtype}, and the model's, of {target.dtype}, would lose digits: load the model in "
+            f"{tensor.dtype}"
+        )
+    local(target).copy_(local_part(target, tensor))
+
+
+def _converts(model: PreTrainedModel) -> bool:
+    """Return whether `save_pretrained` changes more than names, so that names and shapes which fit prove nothing."""
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+    except ImportError:  # transformers 4 changes names only
+        return False
+    known = [
+        *get_model_conversion_mapping(model, add_legacy=False),
+        *(getattr(model, "_weight_conversions", None) or []),
+    ]
+    return any(getattr(conversion, "operations", None) for conversion in known)
 
 
 def _copy_converted(model: PreTrainedModel, folder: Path) -> None:
     """Let transformers read names and layouts that it changed while saving, into a second model, and copy that."""
-    types = [tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()]
-    widest = max(types, key=lambda dtype: torch.finfo(dtype).bits, default=torch.float32)
-    reader: Any = type(model)
+    targets = _state(model)
+    types = [tensor.dtype for tensor in targets.values() if tensor.is_floating_point()]
+    reader: Any = class_of(model)
     with torch.random.fork_rng(devices=[]):
         read, report = reader.from_pretrained(
-            folder, config=copy.deepcopy(model.config), dtype=widest, output_loading_info=True, local_files_only=True
+            folder,
+            config=copy.deepcopy(model.config),
+            dtype=functools.reduce(torch.promote_types, types, torch.bfloat16),
+            output_loading_info=True,
+            local_files_only=True,
         )
-    targets, found = _state(model), _state(read)
+    found = _state(read)
     missing = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
     names = (found.keys() - missing) | {*report["unexpected_keys"]}
-    if not _fits(names, targets):
-        _refuse_names(folder, names, targets)
+    different = _difference({name: global_shape(found[name]) if name in found else () for name in names}, targets)
+    numbers, expected = sum(map(math.prod, _shapes(_files(folder)).values())), _numbers(model, targets)
+    if different is None and numbers != expected:  # upstream does not report everything that is missing
+        different = f"there are {numbers} numbers, and {expected} in the model"
+    if different is not None:
+        raise ValueError(different)
     with torch.no_grad():
         for name, target in targets.items():
-            local(target).copy_(local_part(target, found[name].detach()))
+            _put(name, found[name].detach(), target)
 
 
-def _fits(names: set[str], targets: Mapping[str, Tensor]) -> bool:
-    """Return whether `names` stand for every one of `targets`, tied ones by any of their names, and nothing else."""
-    reached = {id(targets[name]) for name in names & targets.keys()}
-    return names <= targets.keys() and all(id(target) in reached for target in targets.values())
+def _numbers(model: PreTrainedModel, targets: Mapping[str, Tensor]) -> int:
+    """Return how many numbers `save_pretrained` writes of `targets`."""
+    left_out = model._keys_to_ignore_on_save or ()
+    return sum({id(target): global_numel(target) for name, target in targets.items() if name not in left_out}.values())
 
 
-def _refuse_names(folder: Path, names: set[str], targets: Mapping[str, Tensor]) -> NoReturn:
-    reached = {id(targets[name]) for name in names & targets.keys()}
+def _difference(found: Mapping[str, tuple[int, ...]], targets: Mapping[str, Tensor]) -> str | None:
+    """Say how the names and shapes found on the disk are not those of `targets`; tied ones go by any of their names."""
+    reached = {id(targets[name]) for name in found if name in targets}
     missing = [name for name, target in targets.items() if id(target) not in reached]
-    surplus = sorted(names - targets.keys())
-    found = [
-        f"{kind[0]} {verb}, {len(kind)} in all"
-        for kind, verb in ((missing, "is not there"), (surplus, "is not of this model"))
-        if kind
-    ]
-    raise ValueError(
-        f"Cannot load the weights in {folder}: {'; '.join(found)}. Restore the folder, or start afresh in another "
-        "`output_dir`."
-    )
+    surplus = sorted(found.keys() - targets.keys())
+    other = [name for name, shape in found.items() if name in targets and global_shape(targets[name]) != shape]
+    kinds = ((missing, "is not there"), (surplus, "is not of this model"), (other, "is of another shape in this model"))
+    return "; ".join(f"{names[0]} {verb}, {len(names)} in all" for names, verb in kinds if names) or None
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and persistent buffers by the names of the state dict; tied ones by each of their names."""
-    names = model.state_dict().keys()
-    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {name: tensor for name, tensor in tensors if name in names}
+    live, state = _live(model), model.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"Cannot keep {name} of the model: only tensors can be, and it is a {type(value).__name__}."
+            )
+    return {name: live.get(name, tensor) for name, tensor in state.items()}
+
+
+def _live(model: nn.Module) -> dict[str, Tensor]:
+    return dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
 
 
 def _own_state(model: Any) -> dict[str, Tensor]:
@@ -174,42 +229,59 @@ def _adapter_state(model: nn.Module, adapter: str) -> dict[str, Tensor]:
     return dict(get_peft_model_state_dict(model, state_dict=_state(model), adapter_name=adapter))
 
 
-def _saved_by_peft(model: nn.Module, folder: Path) -> dict[Path, dict[str, Tensor]]:
-    """Return the folder of each adapter with its tensors; nothing for a model without adapters."""
+def _load_adapters(model: Any, folder: Path) -> None:
+    """Load what PEFT saved: a folder for each adapter, but for the one that is called default."""
     prefix = "base_model.model." if isinstance(model, PreTrainedModel) else ""  # where transformers added the adapter
-    return {
-        folder if adapter == "default" else folder / adapter: {
-            prefix + name: tensor for name, tensor in _adapter_state(model, adapter).items()
-        }
-        for adapter in getattr(model, "peft_config", {})
-    }
+    for adapter in model.peft_config:
+        files = _files(folder if adapter == "default" else folder / adapter)
+        targets = {prefix + name: tensor for name, tensor in _adapter_state(model, adapter).items()}
+        if {id(tensor) for tensor in targets.values()} <= {id(tensor) for tensor in _live(model).values()}:
+            _copy(model, files, targets)
+            continue
+        from peft import set_peft_model_state_dict
+
+        different = _difference(_shapes(files), targets)
+        if different is not None:
+            raise ValueError(different)
+        set_peft_model_state_dict(model, dict(_read(files)), adapter)  # prompts are saved as PEFT computes them
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the safetensors files in `folder`, those of its index where it has one."""
-    index = next(iter(sorted(folder.glob("*.safetensors.index.json"))), None)
-    if index is None:
-        files = sorted(folder.glob("*.safetensors"))
-    else:
+    """Return the files of weights in `folder`, those of its index where it has one."""
+    index = next(iter(sorted(folder.glob("*model.*.index.json"))), None)
+    if index is not None:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        files = [folder / name for name in sorted(names)]
-    if not files:
-        raise FileNotFoundError(f"there is no safetensors file in {folder}")
-    return files
+        return [folder / name for name in sorted(names)]
+    for pattern in ("*.safetensors", "pytorch_model.bin", "adapter_model.bin"):  # transformers 4 may write the last two
+        if files := sorted(folder.glob(pattern)):
+            return files
+    raise FileNotFoundError(f"there is no file of weights in {folder}")
 
 
-def _names(files: list[Path]) -> set[str]:
-    found: set[str] = set()
+def _shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
     for path in files:
+        if path.suffix == ".bin":
+            found |= {name: tuple(tensor.shape) for name, tensor in _unzipped(path).items()}
+            continue
         with safe_open(str(path), framework="pt") as file:
-            found.update(file.keys())
+            names = file.keys()
+            found |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
     return found
 
 
 def _read(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
     """Yield each tensor of the files, one at a time."""
     for path in files:
+        if path.suffix == ".bin":
+            yield from _unzipped(path).items()
+            continue
         with safe_open(str(path), framework="pt") as file:
             keys = file.keys()
             for key in keys:
                 yield key, file.get_tensor(key)
+
+
+def _unzipped(path: Path) -> dict[str, Tensor]:
+    content: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content

@@ -2,16 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 from safetensors.torch import save_file
 from tiny_run import make_model
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hf_noise_al.weight_files import load_weights, whole_weights
+from hf_noise_al.weight_files import WEIGHTS_FILE, load_weights, save_weights, whole_weights
 
 
 def lora() -> nn.Module:
@@ -72,3 +73,90 @@ def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {}}))
     with pytest.raises(ValueError, match="Cannot load the weights in"):
         load_weights(model, tmp_path)
+
+
+def test_values_that_change_on_the_way_to_the_disk_change_back_where_names_and_shapes_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some rotary embeddings of transformers do: the rows of a matrix stand in another order on the disk."""
+    loading = pytest.importorskip("transformers.core_model_loading")
+    mapping = pytest.importorskip("transformers.conversion_mapping")
+    turn = loading.WeightConverter("pooler.dense.weight", "pooler.dense.weight", [loading.Transpose(0, 1)])
+    known = mapping.get_checkpoint_conversion_mapping
+    monkeypatch.setattr(
+        mapping, "get_checkpoint_conversion_mapping", lambda name: {"bert": [turn]}.get(name, known(name))
+    )
+    model, other = make_model(), make_model()
+    model.save_pretrained(tmp_path)
+    other_numbers(other)
+    load_weights(other, tmp_path)
+    assert torch.equal(other.bert.pooler.dense.weight, model.bert.pooler.dense.weight)
+
+
+def test_weights_that_would_lose_digits_are_refused(tmp_path: Path) -> None:
+    save_weights(make_model(), tmp_path, write=True)
+    with pytest.raises(ValueError, match=r"of torch.float32, and the model's, of torch.bfloat16, .*load the model in"):
+        load_weights(make_model().to(torch.bfloat16), tmp_path)
+
+
+def test_weights_of_lower_precision_are_taken_as_they_are(tmp_path: Path) -> None:
+    model, other = make_model().to(torch.bfloat16), make_model()
+    save_weights(model, tmp_path, write=True)
+    load_weights(other, tmp_path)
+    assert torch.equal(other.classifier.weight, model.classifier.weight.float())
+    assert other.classifier.weight.dtype == torch.float32
+
+
+def test_weights_of_another_shape_are_refused_and_not_spread(tmp_path: Path) -> None:
+    model = nn.Linear(3, 1)
+    save_weights(model, tmp_path, write=True)
+    with pytest.raises(ValueError, match="(weight|bias) is of another shape in this model, 2 in all"):
+        load_weights(nn.Linear(3, 4), tmp_path)
+
+
+class WithExtraState(nn.Linear):
+    extra: Any = torch.tensor([1.0, 2.0])
+
+    def get_extra_state(self) -> Any:
+        return self.extra
+
+    def set_extra_state(self, state: Any) -> None:
+        self.extra = state
+
+
+def test_extra_state_of_a_module_comes_back_where_it_is_a_tensor(tmp_path: Path) -> None:
+    model = WithExtraState(2, 2)
+    save_weights(model, tmp_path, write=True)
+    model.extra = torch.zeros(2)
+    load_weights(model, tmp_path)
+    assert torch.equal(model.extra, torch.tensor([1.0, 2.0]))
+    model.extra = {"a": 1}
+    with pytest.raises(
+        ValueError, match="Cannot keep _extra_state of the model: only tensors can be, and it is a dict"
+    ):
+        save_weights(model, tmp_path, write=True)
+
+
+def test_prompts_come_back_from_what_peft_saved(tmp_path: Path) -> None:
+    model = get_peft_model(make_model(), PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=2))
+    model.save_pretrained(tmp_path)
+    before = other_numbers(model)
+    load_weights(model, tmp_path)
+    changed = {name for name, tensor in model.state_dict().items() if "prompt_encoder" in name}
+    assert changed and all(torch.equal(model.state_dict()[name], before[name]) for name in changed)
+
+
+def test_files_of_torch_are_read_as_transformers_4_may_leave_them(tmp_path: Path) -> None:
+    model, other = make_model(), make_model()
+    other_numbers(model)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    load_weights(other, tmp_path)
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, "model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("content", [b"", b"half", b"\xff" * 100], ids=["empty", "half", "other"])
+def test_files_that_cannot_be_read_are_refused_with_the_folder(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"Cannot load the weights in {tmp_path}: .*Restore the folder, or"):
+        load_weights(make_model(), tmp_path)
