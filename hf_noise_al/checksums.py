@@ -13,12 +13,12 @@ CHECKSUMS_FILE = "checksums.json"
 
 
 def write_checksums(folder: Path) -> None:
-    """Flush every file in `folder` to the disk, and write their sizes and checksums beside them."""
+    """Flush every file in `folder` and below it to the disk, and write their sizes and checksums beside them."""
     found = {}
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / CHECKSUMS_FILE):
         with open(path, "r+b") as file:
             os.fsync(file.fileno())
-        found[path.name] = _identity(path)
+        found[path.relative_to(folder).as_posix()] = _identity(path)
     write_atomically(folder / CHECKSUMS_FILE, json.dumps(found, indent=1))
 
 

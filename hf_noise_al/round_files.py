@@ -16,7 +16,7 @@ from transformers.utils import logging
 from .checksums import check_folder, write_checksums
 from .files import sync_folder, write_atomically
 from .state import ActiveState
-from .weight_files import load_weights, save_weights
+from .weight_files import check_weights, load_weights, save_weights
 
 if TYPE_CHECKING:
     from .upstream import UpstreamTrainer
@@ -135,19 +135,25 @@ class RoundFiles:
             return None
         try:
             self._load(target)
+            return self.output(number)
         except ValueError as error:
             logger.warning(f"{error} Round {number} is trained again.")
             return None
-        return self.output(number)
 
     def output(self, number: int) -> tuple[TrainOutput, float] | None:
         """Return the output of the training of round `number` and its seconds, if they are still there."""
         path = self.round_folder(number) / "model" / OUTPUT_FILE
         if not path.is_file():
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-        seconds = float(content.pop("seconds"))
-        return TrainOutput(**content), seconds
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            seconds = float(content.pop("seconds"))
+            return TrainOutput(**content), seconds
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # of a folder without checksums
+            raise ValueError(
+                f"Cannot resume: {path} is damaged ({type(error).__name__}: {error}). Restore the folder, or start "
+                "afresh in another `output_dir`."
+            ) from error
 
     def forget_before(self, number: int) -> None:
         """Remove what is left of the rounds before `number`; a run needs the last one only."""
@@ -188,9 +194,10 @@ class RoundFiles:
         processes = self.trainer.accelerator.num_processes
         names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
         names += ["scheduler.pt", *self.trainer._optimizer_files()]
+        best = self.trainer.args.load_best_model_at_end
         found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
         for checkpoint in found:
-            if _is_complete(checkpoint, names):
+            if _is_complete(checkpoint, names) and (not best or _has_its_best(checkpoint)):
                 logger.info(f"Going on from {checkpoint}.")
                 return checkpoint
             logger.warning(f"{checkpoint} is not complete: it is not used.")
@@ -212,17 +219,31 @@ def _is_complete(checkpoint: Path, names: list[str]) -> bool:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # the last file that is written
     except (OSError, ValueError):
         return False
-    weights = any(checkpoint.glob("*.safetensors")) or any(checkpoint.glob("pytorch_model*.bin"))
     try:
         check_folder(checkpoint)
+        check_weights(checkpoint)
     except ValueError:
         return False
-    return weights and all(_is_whole(checkpoint / name) for name in names)
+    return all(_is_whole(checkpoint / name) for name in names)
+
+
+def _has_its_best(checkpoint: Path) -> bool:
+    """Return whether the best model before `checkpoint` is whole and where upstream will look for it.
+
+    It is named by its path: in a folder that was moved, upstream would do without it in silence.
+    """
+    named = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")).get("best_model_checkpoint")
+    best = Path(named or checkpoint)
+    try:
+        check_folder(best)
+    except ValueError:
+        return False
+    return best.resolve().parent == checkpoint.resolve().parent
 
 
 def _is_whole(path: Path) -> bool:
     """Return whether the file was written to its end: what torch.save writes ends with an index."""
-    return path.is_file() and (path.name == ".metadata" or zipfile.is_zipfile(path))
+    return path.is_file() and (path.suffix not in (".pt", ".pth", ".bin") or zipfile.is_zipfile(path))
 
 
 @contextmanager

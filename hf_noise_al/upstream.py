@@ -5,7 +5,9 @@ Upstream names relied on, each pinned by a test: ``Trainer.model_accepts_loss_kw
 ``Trainer._load_best_model``, ``Trainer._remove_unused_columns``, ``Trainer._set_signature_columns_if_needed``,
 ``Trainer._signature_columns``, ``Trainer._hp_search_setup``, ``Trainer._prepare_inputs``, ``Accelerator._models``,
 ``Accelerator.prepare`` (replaced on the instance), ``model._is_accelerate_prepared``, ``model._original_forward``,
-``model._no_split_modules``, ``deepspeed_init``.
+``model._no_split_modules``, ``deepspeed_init``; in `weight_files`, where a checkpoint is read,
+``model._keys_to_ignore_on_save``, ``model._weight_conversions`` and
+``conversion_mapping.get_model_conversion_mapping``, the last two of transformers 5.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.logging import get_logger
 
 from .callbacks import ActiveTrainerCallback
-from .checksums import write_checksums
+from .checksums import check_folder, write_checksums
 from .sharding import is_sharded, settle, settle_by
 from .training_args import ActiveTrainingArguments
 from .unsupported import refuse_unsupported
-from .weight_files import load_weights, whole_weights
+from .weight_files import WEIGHTS_FILE, load_weights, save_weights, whole_weights
 
 HUB_FOLDER = "_hub"
 
@@ -197,7 +199,7 @@ class UpstreamTrainer(Trainer):
     def _optimizer_files(self) -> list[str]:
         """Return what a checkpoint must hold, beside weights and scheduler, for training to go on from it."""
         if not self.is_fsdp_enabled:
-            return ["optimizer.pt"]
+            return ["optimizer.pt", *([WEIGHTS_FILE] if self._adds_to_checkpoints() else [])]
         if self._state_dict_is_whole():
             return ["optimizer.bin", "pytorch_model_fsdp.bin"]
         return ["optimizer_0/.metadata", "pytorch_model_fsdp_0/.metadata"]  # written when all shards are there
@@ -209,12 +211,19 @@ class UpstreamTrainer(Trainer):
             self._save(folder, state_dict=state)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint, and the checksums of its files once all are there."""
+        """Write a checkpoint, what PEFT leaves out of it, and the checksums of its files once all are there."""
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self._adds_to_checkpoints():
+            save_weights(self.model, checkpoint, self.is_world_process_zero())
         if self.is_world_process_zero() and checkpoint.is_dir():
             write_checksums(checkpoint)
+
+    def _adds_to_checkpoints(self) -> bool:
+        """Return whether checkpoints need our own file of weights: PEFT keeps its adapters, and no means of batches."""
+        shards = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        return hasattr(self.model, "peft_config") and not shards
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load the weights of a checkpoint, each under its name or not at all.
@@ -230,6 +239,7 @@ class UpstreamTrainer(Trainer):
     def _load_best_model(self) -> None:
         """Load the best weights of a round, as `_load_from_checkpoint` does."""
         best = str(self.state.best_model_checkpoint)
+        check_folder(Path(best))
         if self._reads_itself(best):
             load_weights(self.model, Path(best))
         else:

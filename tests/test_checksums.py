@@ -45,3 +45,14 @@ def test_a_folder_without_checksums_is_taken_and_an_empty_one_is_not(folder: Pat
     for gone in (tmp_path / "empty", tmp_path / "nowhere"):
         with pytest.raises(ValueError, match=f"the weights in {gone} are gone. Restore the folder"):
             check_folder(gone)
+
+
+def test_a_folder_may_be_written_again_and_what_is_in_its_folders_counts(folder: Path) -> None:
+    (folder / "part").mkdir()
+    (folder / "part" / "three").write_bytes(b"3")
+    for _ in range(2):
+        write_checksums(folder)
+        check_folder(folder)
+    (folder / "part" / "three").write_bytes(b"4")
+    with pytest.raises(ValueError, match="part/three is damaged"):
+        check_folder(folder)

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_run import Oracle, assert_same_outcome, make_model, make_pool, make_trainer, outcome, read_state
+from torch import nn
 from transformers import TrainerCallback
 
 from hf_noise_al import ActiveTrainer, ActiveTrainerCallback, round_files
@@ -250,6 +252,79 @@ def test_a_half_removed_checkpoint_is_passed_over(tmp_path: Path, uninterrupted:
     next((checkpoints / "checkpoint-2").glob("*.safetensors")).unlink()
     assert wait_for(in_child(run_to_the_end(folder, fresh=fresh), tmp_path / "result")) == 0
     assert_same_outcome(load(tmp_path / "result"), uninterrupted)
+
+
+BEST: dict[str, Any] = {
+    **{"num_rounds": 1, "num_train_epochs": 4, "eval_strategy": "steps", "eval_steps": 2, "learning_rate": 0.3},
+    **{"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"},
+}
+
+
+def stop_at_the_last_checkpoint(folder: Path) -> Path:
+    """Start a run whose best model is an early one, stop it when all is trained; return the best checkpoint."""
+
+    class Stop(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 8:
+                raise KeyboardInterrupt
+
+    trainer = start(folder, **BEST, trainer={"callbacks": [Stop()]})
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-4")
+    return Path(trainer.state.best_model_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def best_of_whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    whole = start(tmp_path_factory.mktemp("whole"), **BEST)
+    whole.train()
+    return outcome(whole)
+
+
+def test_the_best_model_is_loaded_also_where_the_folder_was_moved(
+    tmp_path: Path, best_of_whole: dict[str, Any]
+) -> None:
+    stop_at_the_last_checkpoint(tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    resumed = start(tmp_path / "there", **BEST)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_outcome(outcome(resumed), best_of_whole)
+
+
+def test_a_damaged_best_model_is_not_loaded(tmp_path: Path, best_of_whole: dict[str, Any]) -> None:
+    weights = stop_at_the_last_checkpoint(tmp_path) / "model.safetensors"
+    weights.write_bytes(flipped(weights.read_bytes(), -1))
+    resumed = start(tmp_path, **BEST)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_outcome(outcome(resumed), best_of_whole)
+
+
+def model_with_adapters_and_batch_norm() -> nn.Module:
+    model = make_model()
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model.classifier = nn.Sequential(nn.BatchNorm1d(16), nn.Linear(16, 2))
+        return get_peft_model(model, LoraConfig(r=2, target_modules=["query"]))
+
+
+def test_means_of_batches_under_adapters_survive_a_stop(tmp_path: Path) -> None:
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    def make(name: str, **trainer: Any) -> ActiveTrainer:
+        model = model_with_adapters_and_batch_norm()
+        return start(tmp_path / name, num_rounds=1, trainer={"model": model, **trainer})
+
+    whole, stopped, resumed = make("whole"), make("parts", callbacks=[Stop()]), make("parts")
+    whole.train()
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed._files.resumed_round == 0
+    assert_same_outcome(outcome(resumed), outcome(whole))
 
 
 # ---- one after the other in one process ------------------------------------------------------------------------------

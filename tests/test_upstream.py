@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers.trainer
 from huggingface_hub.utils import filter_repo_objects
+from tiny_models import build
 from tiny_run import assert_same_outcome, collate, make_model, make_pool, make_trainer, outcome
 from torch import nn
 from transformers import Trainer
@@ -276,6 +277,18 @@ def test_private_names_of_trainer_are_there(name: str, parameters: list[str]) ->
 
 def test_deepspeed_can_be_prepared_for_a_look() -> None:
     assert list(inspect.signature(deepspeed_init).parameters) == ["trainer", "num_training_steps", "inference"]
+
+
+def test_what_changes_weights_on_the_way_to_the_disk_can_be_asked_for(tmp_path: Path) -> None:
+    assert not (make_model()._keys_to_ignore_on_save or ())
+    mapping = pytest.importorskip("transformers.conversion_mapping", reason="transformers 4 changes names only")
+    loading = pytest.importorskip("transformers.core_model_loading")
+    assert {"model", "add_legacy"} <= inspect.signature(mapping.get_model_conversion_mapping).parameters.keys()
+    model = build("text", "mixtral")
+    known = mapping.get_model_conversion_mapping(model, add_legacy=False)
+    assert any(isinstance(each, loading.WeightConverter) and each.operations for each in known)
+    model.save_pretrained(tmp_path)
+    assert any(getattr(each, "operations", None) for each in type(model).from_pretrained(tmp_path)._weight_conversions)
 
 
 def test_private_attributes_are_there(tmp_path: Path) -> None:
