@@ -174,8 +174,8 @@ def _copy_converted(model: PreTrainedModel, folder: Path) -> None:
     if different is not None:
         raise ValueError(different)
     with torch.no_grad():
-        for name, target in targets.items():
-            _put(name, found[name].detach(), target)
+        for name in names:  # one that upstream did not find may stand for a tensor that has another name as well
+            _put(name, found[name].detach(), targets[name])
 
 
 def _numbers(model: PreTrainedModel, targets: Mapping[str, Tensor]) -> int:

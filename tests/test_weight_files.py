@@ -93,6 +93,28 @@ def test_values_that_change_on_the_way_to_the_disk_change_back_where_names_and_s
     assert torch.equal(other.bert.pooler.dense.weight, model.bert.pooler.dense.weight)
 
 
+def test_a_tied_weight_that_upstream_did_not_tie_does_not_replace_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As transformers 4 leaves the output layer of some models whose names it changes."""
+    config = GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=8)
+    model, other = GPT2LMHeadModel(config), GPT2LMHeadModel(config)
+    state = {
+        f"old.{name}": tensor for name, tensor in whole_weights(model, keep=True).items() if name != "lm_head.weight"
+    }
+    save_file(state, tmp_path / "model.safetensors")
+
+    def read(*args: Any, **kwargs: Any) -> tuple[nn.Module, dict[str, list[str]]]:
+        found = GPT2LMHeadModel(config)
+        found.load_state_dict(model.state_dict())
+        found.lm_head.weight = nn.Parameter(torch.zeros(20, 8))
+        return found, {"missing_keys": ["lm_head.weight"], "unexpected_keys": [], "mismatched_keys": []}
+
+    monkeypatch.setattr(GPT2LMHeadModel, "from_pretrained", read)
+    load_weights(other, tmp_path)
+    assert torch.equal(other.lm_head.weight, model.lm_head.weight)
+
+
 def test_weights_that_would_lose_digits_are_refused(tmp_path: Path) -> None:
     save_weights(make_model(), tmp_path, write=True)
     with pytest.raises(ValueError, match=r"of torch.float32, and the model's, of torch.bfloat16, .*load the model in"):
