@@ -5,30 +5,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
+import transformers
 from tiny_models import NAMES, build
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_noise_al.weight_files import load_weights, save_weights
 
 USUAL = [
-    *(("text", name) for name in ("bert", "gpt2", "mixtral", "qwen3_moe", "esm", "t5", "deberta-v2")),
+    *(("text", name) for name in ("bert", "gpt2", "mixtral", "qwen3_moe", "esm", "t5", "deberta-v2", "gemma3")),
     *(("image", name) for name in ("vit", "beit", "dinov2", "dinov2_with_registers", "swin", "convnext", "resnet")),
-    *(("mask", name) for name in ("segformer", "beit")),
+    *(("mask", name) for name in ("segformer", "beit", "tipsv2_dpt")),
 ]
 """Tried by default, many of them with names that transformers 5 changes on the way to the disk."""
 NOT_BUILT = {
-    "a package is missing": {"layoutlmv2", "dinat", "timm_wrapper"},
-    "parts with sizes of their own make it too large": {
-        *("gemma3", "luke", "modernvbert", "perceiver", "qwen3_5", "t5gemma", "t5gemma2", "ultravbert", "clip"),
-        *("efficientnet", "metaclip_2", "shieldgemma2", "siglip", "siglip2", "tipsv2_dpt"),
-    },
-    "its sizes depend on each other in a way of their own": {
-        *("cohere_compass_text", "gpt_neo", "reformer", "zamba", "zamba2", "bit", "donut-swin", "swinv2", "sapiens2"),
-    },
+    "cohere_compass_text": "its default configuration has no rotary embedding for its layers",
+    "dinat": "needs natten",
+    "layoutlmv2": "needs detectron2",
+    "nat": "needs natten",
+    "qdqbert": "needs pytorch-quantization",
+    "sapiens2": "its default configuration has no channels for the head",
+    "timm_wrapper": "needs timm",
+    "transfo-xl": "its sizes depend on each other in a way of their own",
+    "vit_hybrid": "its sizes depend on each other in a way of their own",
 }
+"""Types of models that are not tried, with the reason."""
+if transformers.__version__.startswith("4."):
+    NOT_BUILT["zamba2"] = "this release cannot save the layers that it shares"
 
 
 @pytest.fixture(autouse=True)
@@ -37,30 +40,24 @@ def quietly() -> None:
     logging.disable_progress_bar()
 
 
-def add_one(model: nn.Module) -> None:
-    with torch.no_grad():
-        for tensor in model.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.add_(1)
-
-
 WRITERS: dict[str, Callable[[PreTrainedModel, Path], None]] = {
     "own folder": lambda model, folder: save_weights(model, folder, write=True),
     "checkpoint": lambda model, folder: model.save_pretrained(folder),
 }
 
 
-def changed_by_a_way_to_the_disk(model: PreTrainedModel, folder: Path) -> list[str]:
-    """Return which tensors are not what they were, after being saved, changed and loaded in each way."""
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def changed_by_a_way_to_the_disk(head: str, model_type: str, folder: Path) -> list[str]:
+    """Return which tensors of another model are not those of a saved one, after they are loaded in each way."""
+    model = build(head, model_type, seed=1)
     changed = []
     for way, write in WRITERS.items():
         folder.mkdir()
         write(model, folder)
-        add_one(model)
-        load_weights(model, folder)
+        other = build(head, model_type, seed=2)
+        load_weights(other, folder)
         shutil.rmtree(folder)
-        changed += [f"{way}: {name}" for name, tensor in model.state_dict().items() if not tensor.equal(before[name])]
+        found = other.state_dict()
+        changed += [f"{way}: {name}" for name, tensor in model.state_dict().items() if not tensor.equal(found[name])]
     return changed
 
 
@@ -68,24 +65,26 @@ def changed_by_a_way_to_the_disk(model: PreTrainedModel, folder: Path) -> list[s
 def test_weights_come_back_bit_for_bit(tmp_path: Path, head: str, model_type: str) -> None:
     if model_type not in NAMES[head]:
         pytest.skip(f"transformers of this release has no {model_type} for {head}")
-    assert changed_by_a_way_to_the_disk(build(head, model_type), tmp_path / "weights") == []
+    assert changed_by_a_way_to_the_disk(head, model_type, tmp_path / "weights") == []
+
+
+def test_two_models_of_one_type_share_no_numbers() -> None:
+    """Otherwise, a tensor that is not loaded would pass."""
+    model, other = (build("mask", "segformer", seed).state_dict() for seed in (1, 2))
+    assert not [name for name, tensor in model.items() if tensor.equal(other[name])]
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_weights_of_every_architecture_come_back_bit_for_bit(tmp_path: Path) -> None:
-    built, failed, changed = 0, set(), {}
+    changed, built = {}, 0
     for head, names in NAMES.items():
-        for model_type in names:
+        for model_type in names.keys() - NOT_BUILT:
             try:
-                model = build(head, model_type)
-            except Exception:
-                failed.add(model_type)
-                continue
+                changed[head, model_type] = changed_by_a_way_to_the_disk(head, model_type, tmp_path / "weights")
+            except Exception as error:
+                changed[head, model_type] = [repr(error)]
+            shutil.rmtree(tmp_path / "weights", ignore_errors=True)
             built += 1
-            found = changed_by_a_way_to_the_disk(model, tmp_path / "weights")
-            if found:
-                changed[head, model_type] = found
-    assert changed == {}
-    assert failed <= set().union(*NOT_BUILT.values())
+    assert {name: found for name, found in changed.items() if found} == {}
     assert built >= 150
