@@ -82,6 +82,10 @@ class ActiveTrainer(UpstreamTrainer):
                 refuse_one_by_one_of_shards(self.is_fsdp_enabled or self.is_deepspeed_enabled)
         self.observable = observable
         self.acquisition.check(self.model, observable or default_observable(self.model))
+        if isinstance(self.acquisition, NoiseStability):
+            rows = min(self.args.candidate_size or len(self.data), len(self.data))
+            share = -(-rows // self.args.world_size)
+            self.acquisition.check_memory(self.model, observable or default_observable(self.model), share)
         self.augmentation = augmentation
         self._batch_of_step = (-1, 0)
         given = {row: label for row, label in enumerate(self.data.labels) if label is not None}
