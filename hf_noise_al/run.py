@@ -30,7 +30,7 @@ from .run_settings import FILE_NAME as SETTINGS
 from .run_settings import refuse_other_inputs, save_settings, settings_of
 from .state import STATE_FILE, labeled_rows_of, refuse_other_run, write_atomically
 from .tasks import TASKS, Targets, Task
-from .tasks.metrics import GLUE_METRICS, curve_metric, is_greater_better
+from .tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better
 from .tasks.targets import REGRESSION, SINGLE_LABEL
 from .trainer import ActiveTrainer
 from .training_args import ActiveTrainingArguments
@@ -107,6 +107,8 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
         training.dataloader_pin_memory = training.dataloader_pin_memory and training.device.type != "cpu"
         metrics = task.load_metrics(_metric_names(task, data, ready.targets), ready.targets)
         measured = curve_metric(metrics.names(), list(ready.evaluation) or [""], data.metric_for_curve)
+        if training.metric_for_best_model is not None and training.eval_strategy != "no":
+            check_best_metric(metrics.names(), list(ready.evaluation) or [""], training.metric_for_best_model)
         curve = _empty_curve(model, data, training, measured)
         fields = {**ready.targets.head(), **task.model_fields(processor)}
         pad_token_id = getattr(processor, "pad_token_id", None)

@@ -10,6 +10,7 @@ on the instance), ``model._is_accelerate_prepared``, ``model._original_forward``
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from transformers.utils.logging import get_logger
 from .callbacks import ActiveTrainerCallback
 from .sharding import is_sharded, settle, settle_by
 from .training_args import ActiveTrainingArguments
-from .unsupported import refuse_unsupported
+from .unsupported import refuse_unsupported, refuse_unwritable_folder
 from .weight_files import load_weights, whole_weights
 
 HUB_FOLDER = "_hub"
@@ -44,6 +45,7 @@ class UpstreamTrainer(Trainer):
     _signature_columns: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        refuse_unwritable_folder(inspect.signature(Trainer.__init__).bind(self, *args, **kwargs).arguments.get("args"))
         super().__init__(*args, **kwargs)
         refuse_unsupported(self)
         _log_as_transformers_does(self.args)

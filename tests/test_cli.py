@@ -232,6 +232,11 @@ def test_a_picture_that_cannot_be_written_is_refused(
         (["run", "RECIPE", "--task", "text_clasification"], "Did you mean `text_classification`?"),
         (["run", "RECIPE", "--text_column", "txt"], "Did you mean `text`?"),
         (["run", "RECIPE", "--metric_for_curve", "acc"], "Unknown `metric_for_curve` acc"),
+        (
+            ["run", "RECIPE", "--eval_strategy", "epoch", "--metric_for_best_model", "acc"],
+            "`metric_for_best_model` acc",
+        ),
+        (["run", "RECIPE", "--learning_rate", "nan"], "`learning_rate` must be a finite number of at least 0, got nan"),
         (["run", "RECIPE", "--model_name_or_path", "no/model"], "Cannot load the tokenizer of no/model"),
         (["run", "RECIPE", "--initial_size", "400"], "the pool has 40 rows"),
         (["run", "RECIPE", "--bf16_full_eval", "true"], "bf16_full_eval"),

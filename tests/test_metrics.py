@@ -12,7 +12,7 @@ from transformers import EvalPrediction
 
 from hf_noise_al.tasks import Targets
 from hf_noise_al.tasks import metrics as module
-from hf_noise_al.tasks.metrics import GLUE_METRICS, curve_metric, is_greater_better, load_metrics
+from hf_noise_al.tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better, load_metrics
 from hf_noise_al.tasks.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 BINARY = Targets(SINGLE_LABEL, ("no", "yes"))
@@ -187,6 +187,15 @@ def test_the_curve_shows_the_first_metric_or_the_one_asked_for() -> None:
     assert curve_metric(["accuracy"], ["matched", "mismatched"], "mismatched_accuracy") == "eval_mismatched_accuracy"
     with pytest.raises(ValueError, match=r"Unknown `metric_for_curve` acuracy\. Did you mean `eval_accuracy`\?"):
         curve_metric(["accuracy"], [""], "acuracy")
+
+
+def test_a_best_model_by_what_is_not_measured_is_refused() -> None:
+    for known in ("accuracy", "eval_accuracy", "eval_loss"):
+        check_best_metric(["accuracy"], [""], known)
+    check_best_metric(["accuracy"], ["matched", "mismatched"], "mismatched_loss")
+    message = r"Unknown `metric_for_best_model` accuracy\..* It can be: eval_matched_accuracy, eval_matched_loss"
+    with pytest.raises(ValueError, match=message):
+        check_best_metric(["accuracy"], ["matched"], "accuracy")
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,10 @@ class BALD(Acquisition):
         check_one_answer_each(observable, "BALD compares the class probabilities of an example")
         check_dropout(model)
 
+    def looks_at(self, observable: Observable) -> Observable:
+        """Return the class probabilities."""
+        return probabilities
+
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the `query_size` candidates on which dropout passes disagree most, each one being sure.
 

@@ -128,12 +128,16 @@ class NoiseStability(Acquisition):
         if self.estimator == "gradient_sketch" and not self.one_by_one:
             refuse_unsupported_tensors(model, self.parameter_filter)
 
+    def looks_at(self, observable: Observable) -> Observable:
+        """Return the observable of the settings, else the task's."""
+        return self.observable or observable
+
     def check_memory(self, model: nn.Module, observable: Observable, num_rows: int) -> None:
         """Raise ValueError where the gradient sketch is the choice and `num_rows` of its rows cannot fit into memory.
 
         How wide the rows of finite differences are is known when the model's outputs are; they are checked then.
         """
-        if self._choice(model, self.observable or observable)[0]:
+        if self._choice(model, self.looks_at(observable))[0]:
             refuse_beyond_memory(num_rows, self.num_projections, _NARROWER_SKETCH)
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
@@ -181,7 +185,7 @@ class NoiseStability(Acquisition):
         num_rows = candidates.size if shard is None else len(shard.indices)
         if len(groups) > 1 and candidates.labeled is not None:
             num_rows += candidates.labeled.size
-        observable = self.observable or candidates.observable
+        observable = self.looks_at(candidates.observable)
         if self._sketches(candidates.model, observable):
             state = generator.get_state()
             for one_by_one in self._ways(candidates.model):

@@ -79,17 +79,32 @@ def curve_metric(names: Sequence[str], evaluation_sets: Sequence[str], wanted: s
 
     `names` are those of `Metrics.names`; `wanted` may leave out ``eval_`` and, for the first set, the set's name.
     """
-    prefixes = [f"eval_{name}_" if name else "eval_" for name in evaluation_sets]
-    known = [prefix + name for prefix in prefixes for name in (*names, "loss")]
+    known = _full_names(names, evaluation_sets)
     if wanted is None:
         return known[0]
     short = wanted.removeprefix("eval_")
-    for candidate in (f"eval_{short}", prefixes[0] + short):
+    first = f"eval_{evaluation_sets[0]}_{short}" if evaluation_sets[0] else f"eval_{short}"
+    for candidate in (f"eval_{short}", first):
         if candidate in known:
             return candidate
-    raise ValueError(
-        f"Unknown `metric_for_curve` {wanted}.{did_you_mean(f'eval_{short}', known)} It can be: {', '.join(known)}."
-    )
+    raise _unknown("metric_for_curve", wanted, known)
+
+
+def check_best_metric(names: Sequence[str], evaluation_sets: Sequence[str], wanted: str) -> None:
+    """Raise ValueError unless `wanted`, ``metric_for_best_model``, is measured; it may leave out ``eval_`` alone."""
+    known = _full_names(names, evaluation_sets)
+    if f"eval_{wanted.removeprefix('eval_')}" not in known:
+        raise _unknown("metric_for_best_model", wanted, known)
+
+
+def _full_names(names: Sequence[str], evaluation_sets: Sequence[str]) -> list[str]:
+    prefixes = [f"eval_{name}_" if name else "eval_" for name in evaluation_sets]
+    return [prefix + name for prefix in prefixes for name in (*names, "loss")]
+
+
+def _unknown(setting: str, wanted: str, known: list[str]) -> ValueError:
+    near = did_you_mean(f"eval_{wanted.removeprefix('eval_')}", known)
+    return ValueError(f"Unknown `{setting}` {wanted}.{near} It can be: {', '.join(known)}.")
 
 
 def is_greater_better(metric: str) -> bool:
