@@ -648,24 +648,22 @@ def test_a_collator_that_needs_labels_is_explained(tmp_path: Path) -> None:
         trainer.query(3)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_another_key_that_a_collator_misses_is_not_taken_for_a_label(tmp_path: Path, workers: int) -> None:
+def test_another_key_that_a_collator_misses_is_not_taken_for_a_label(tmp_path: Path) -> None:
     def misspelled(examples: list[Any]) -> dict[str, Tensor]:
         return {**collate(examples), "lengths": torch.tensor([example["lenght"] for example in examples])}
 
-    trainer = make_trainer(tmp_path, trainer={"data_collator": misspelled}, dataloader_num_workers=workers)
+    trainer = make_trainer(tmp_path, trainer={"data_collator": misspelled})
     with pytest.raises(KeyError, match="lenght") as raised:
         trainer.query(3)
-    assert "labels" not in str(raised.value)
+    assert raised.value.args == ("lenght",)
 
 
-def test_a_label_that_a_worker_process_misses_is_explained(tmp_path: Path) -> None:
+def test_the_label_column_may_have_any_name_in_what_is_explained(tmp_path: Path) -> None:
     def needy(examples: list[Any]) -> dict[str, Tensor]:
         return {**collate(examples), "labels": torch.tensor([example["grade"] for example in examples])}
 
     pool = make_pool().rename_column("label", "grade")
-    arguments = {"label_column": "grade", "dataloader_num_workers": 1}
-    trainer = make_trainer(tmp_path, pool=pool, trainer={"data_collator": needy}, **arguments)
+    trainer = make_trainer(tmp_path, pool=pool, trainer={"data_collator": needy}, label_column="grade")
     with pytest.raises(ValueError, match="asks for 'grade', which the examples of a query do not have"):
         trainer.query(3)
 
