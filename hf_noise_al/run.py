@@ -16,7 +16,7 @@ from .annotators import LabelFile
 from .arguments import DataArguments, ModelArguments, RunArguments, parse
 from .callbacks import ActiveTrainerCallback
 from .fingerprint import argument_fingerprint
-from .learning_curve import FILE_NAME, LearningCurve, compare, format_rounds, format_table, to_json
+from .learning_curve import FILE_NAME, Comparison, LearningCurve, compare, format_rounds, format_table, to_json
 from .loading import (
     hide_progress_bars,
     load_data,
@@ -28,6 +28,7 @@ from .plotting import plot_curves
 from .recipe import InvalidArgument, did_you_mean
 from .run_settings import FILE_NAME as SETTINGS
 from .run_settings import refuse_other_inputs, save_settings, settings_of
+from .shown_text import one_line
 from .state import STATE_FILE, labeled_rows_of, refuse_other_run, write_atomically
 from .tasks import TASKS, Targets, Task
 from .tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better
@@ -148,7 +149,7 @@ def train(job: Job) -> str:
     curve = replace(job.curve, points=tuple(map(asdict, job.trainer.history)))
     if job.trainer.is_world_process_zero():
         curve.save(job.folder / FILE_NAME)
-        plot_curves(compare([curve]), job.folder / PICTURE)
+        _draw(compare([curve]), job.folder / PICTURE)
     card = {"dataset": curve.dataset, "tasks": TASKS[curve.task].hub_name or curve.task.replace("_", "-")}
     if job.arguments.push_to_hub:
         job.trainer.push_to_hub(**card)
@@ -287,8 +288,21 @@ def _flags_of_repeat(flags: Sequence[str], training: RunArguments, acquisition: 
 def _compare_repeats(folder: Path, runs: Sequence[Path]) -> str:
     comparisons = compare([LearningCurve.load(run) for run in runs])
     write_atomically(folder / "comparison.json", to_json(comparisons))
-    plot_curves(comparisons, folder / PICTURE)
-    return f"{format_table(comparisons)}\n\nThe picture is {folder / 'learning_curve.png'}"
+    drawn = _draw(comparisons, folder / PICTURE)
+    return format_table(comparisons) + (f"\n\nThe picture is {folder / PICTURE}" if drawn else "")
+
+
+def _draw(comparisons: Sequence[Comparison], file: Path) -> bool:
+    """Draw the curves, and return whether that went well: a finished run does not fail for want of a picture."""
+    try:
+        plot_curves(comparisons, file)
+    except Exception as error:
+        logger.warning(
+            f"Cannot draw {file}: {one_line(error, 200)}. The run is complete without it; draw it later with "
+            f"`hf-noise-al compare {file.parent} --plot {PICTURE}`."
+        )
+        return False
+    return True
 
 
 def _task(name: str) -> Task:

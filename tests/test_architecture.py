@@ -38,6 +38,7 @@ LAYERS = {
     "selection": 1,
     "shard": 1,
     "sharding": 1,
+    "shown_text": 1,
     "state": 1,
     "uncertainty": 1,
     "weight_use": 1,

@@ -1,0 +1,22 @@
+"""Text that is not ours stays on its line and does nothing to a terminal."""
+
+import pytest
+
+from hf_noise_al.shown_text import one_line
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a name, 数据 😀 é", "a name, 数据 😀 é"),
+        ("two\nlines\r\tand \u2028more", "two lines  and  more"),
+        ("\x1b]0;title\x07\x1b[2J", r"\x1b]0;title\x07\x1b[2J"),
+        ("\x9b31m\u202eabc\udc80", r"\x9b31m\u202eabc\udc80"),
+        (17, "17"),
+        ("", ""),
+        ("a" * 80, "a" * 80),
+        ("a" * 81, "a" * 77 + "..."),
+    ],
+)
+def test_one_printable_line_is_made_of_anything(text: object, shown: str) -> None:
+    assert one_line(text) == shown
