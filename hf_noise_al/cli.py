@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -49,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _log_lines_on_stderr():
             VERBS[verb](rest)
         part_from_other_processes()
-    except KeyboardInterrupt:
-        print(_how_to_go_on(words), file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        tell = getattr(interrupt, "how_to_go_on", None)
+        print(tell(words) if tell else "Interrupted.", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, FileNotFoundError, ImportError) as error:
         if not _is_refusal(error):
@@ -177,13 +177,3 @@ def _is_refusal(error: BaseException) -> bool:
     """Return whether the library itself raised `error`, as a message to the user, rather than something under it."""
     frames = traceback.extract_tb(error.__traceback__)
     return isinstance(error, InvalidArgument) or Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
-
-
-def _how_to_go_on(words: list[str]) -> str:
-    if words[0] != "run":
-        return "Interrupted."
-    resumed = shlex.join(["hf-noise-al", *words, *(() if "--resume_from_checkpoint" in words else _RESUME)])
-    return f"Interrupted; rounds and labels so far are saved. To go on:\n  {resumed}"
-
-
-_RESUME = ("--resume_from_checkpoint", "true")

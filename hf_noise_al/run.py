@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .annotators import LabelFile
 from .arguments import DataArguments, ModelArguments, RunArguments, parse
 from .callbacks import ActiveTrainerCallback
 from .fingerprint import argument_fingerprint
+from .interruption import telling_what_is_saved
 from .learning_curve import FILE_NAME, Comparison, LearningCurve, compare, format_rounds, format_table, to_json
 from .loading import (
     hide_progress_bars,
@@ -106,7 +108,8 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
         for name, value in task.settings.items():
             setattr(training, name, value)
         training.dataloader_pin_memory = training.dataloader_pin_memory and training.device.type != "cpu"
-        metrics = task.load_metrics(_metric_names(task, data, ready.targets), ready.targets)
+        trusts = {"trusted": model.trust_remote_code} if "trusted" in signature(task.load_metrics).parameters else {}
+        metrics = task.load_metrics(_metric_names(task, data, ready.targets), ready.targets, **trusts)
         measured = curve_metric(metrics.names(), list(ready.evaluation) or [""], data.metric_for_curve)
         if training.metric_for_best_model is not None and training.eval_strategy != "no":
             check_best_metric(metrics.names(), list(ready.evaluation) or [""], training.metric_for_best_model)
@@ -164,8 +167,9 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
     if not training.seeds and not training.baselines:
         refuse_folder_in_use([training])
         refuse_other_settings([(model, data, training)])
-        job = prepare(model, data, training)
-        table = train(job)
+        with telling_what_is_saved([training]):
+            job = prepare(model, data, training)
+            table = train(job)
         yield from _on_main_process(job.arguments, f"{table}\n\nModel, learning curve and queries are in {job.folder}")
         return
     acquisitions = list(dict.fromkeys([training.acquisition, *(training.baselines or ())]))
@@ -178,12 +182,13 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
     refuse_folder_in_use([part[2] for part in parts])
     refuse_other_settings(parts)
     refuse_settings(parts)
-    for number, part in enumerate(parts, start=1):
-        title = f"[{number}/{len(parts)}] {part[2].acquisition}, seed {part[2].seed}"
-        if is_finished(part[2]) and part[2].resumes:
-            yield from _on_main_process(training, f"{title}: finished before")
-            continue
-        yield from _on_main_process(training, f"{title}\n{train(prepare(*part))}\n")
+    with telling_what_is_saved([part[2] for part in parts]):
+        for number, part in enumerate(parts, start=1):
+            title = f"[{number}/{len(parts)}] {part[2].acquisition}, seed {part[2].seed}"
+            if is_finished(part[2]) and part[2].resumes:
+                yield from _on_main_process(training, f"{title}: finished before")
+                continue
+            yield from _on_main_process(training, f"{title}\n{train(prepare(*part))}\n")
     if training.should_save:
         yield _compare_repeats(Path(str(training.output_dir)), [Path(str(part[2].output_dir)) for part in parts])
 

@@ -66,6 +66,7 @@ LAYERS = {
     "plotting": 5,
     "tasks": 5,
     "cli": 6,
+    "interruption": 6,
     "run": 6,
     "run_settings": 6,
     "settings_help": 6,

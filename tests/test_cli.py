@@ -236,6 +236,11 @@ def test_a_picture_that_cannot_be_written_is_refused(
             ["run", "RECIPE", "--eval_strategy", "epoch", "--metric_for_best_model", "acc"],
             "`metric_for_best_model` acc",
         ),
+        (["run", "RECIPE", "--metric", "owner/metric"], "The metric 'owner/metric' is not one of this library"),
+        (
+            ["run", "RECIPE", "--metric", "owner/metric", "--trust_remote_code", "true"],
+            "Cannot load the metric owner/m",
+        ),
         (["run", "RECIPE", "--learning_rate", "nan"], "`learning_rate` must be a finite number of at least 0, got nan"),
         (["run", "RECIPE", "--model_name_or_path", "no/model"], "Cannot load the tokenizer of no/model"),
         (["run", "RECIPE", "--initial_size", "400"], "the pool has 40 rows"),

@@ -86,8 +86,11 @@ class Task:
     """Names of the label column where none is asked for, the first that is there."""
     check_labels: Callable[[Dataset, Sequence[str], str], None] = lambda data, columns, place: None
     """(data with its column ``labels``, columns, place) -> nothing; refuses labels that do not fit their rows."""
-    load_metrics: Callable[[Sequence[str], Targets], Any] = load_metrics
-    """(names, targets) -> `Trainer`'s ``compute_metrics``, with a method ``names()`` for the names of its numbers."""
+    load_metrics: Callable[..., Any] = load_metrics
+    """(names, targets) -> `Trainer`'s ``compute_metrics``, with a method ``names()`` for the names of its numbers.
+
+    Where it can load code of others it takes ``trusted`` too: whether that may be run.
+    """
     fit: Callable[[Any, Dataset, Sequence[str], DataArguments], None] = lambda processor, pool, columns, arguments: None
     """(processor, pool, columns, arguments) -> nothing; lets a processor learn from the pool's inputs."""
     model_fields: Callable[[Any], Mapping[str, Any]] = lambda processor: {}

@@ -1,4 +1,7 @@
-"""Metrics by their names in `evaluate`: from there where it can be loaded, else the same numbers computed here."""
+"""Metrics by their names in `evaluate`: computed here, or loaded from there where code of others is trusted.
+
+What `evaluate` loads is Python, from the Hub or from a folder, and it runs.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from transformers import EvalPrediction
 from transformers.utils import logging
 
 from ..recipe import did_you_mean
+from ..shown_text import one_line
 from .targets import MULTI_LABEL, REGRESSION, Targets
 
 logger = logging.get_logger(__name__)
@@ -69,9 +73,13 @@ class Metrics:
         return tuple(self(EvalPrediction(predictions=answer, label_ids=labels)))
 
 
-def load_metrics(names: Sequence[str], targets: Targets) -> Metrics:
-    """Return the metrics `names`: of `evaluate`, such as ``f1``, or the ones of a GLUE task, such as ``glue/mrpc``."""
-    return Metrics(tuple(_load(name, targets) for name in names), targets)
+def load_metrics(names: Sequence[str], targets: Targets, trusted: bool = False) -> Metrics:
+    """Return the metrics `names`: of `evaluate`, such as ``f1``, or the ones of a GLUE task, such as ``glue/mrpc``.
+
+    Raises:
+        ValueError: a metric is not computed here and cannot be loaded, or may not be, as it is not `trusted`.
+    """
+    return Metrics(tuple(_load(name, targets, trusted) for name in names), targets)
 
 
 def curve_metric(names: Sequence[str], evaluation_sets: Sequence[str], wanted: str | None = None) -> str:
@@ -112,10 +120,17 @@ def is_greater_better(metric: str) -> bool:
     return not metric.endswith(_LOWER_IS_BETTER)
 
 
-def _load(name: str, targets: Targets) -> Measure:
+def _load(name: str, targets: Targets, trusted: bool) -> Measure:
     here = _computed_here(name, targets)
-    if here is not None and name in _NOT_IN_EVALUATE:
+    if here is not None and (not trusted or name in _NOT_IN_EVALUATE):
         return here
+    known = [*_MEASURES, *(f"glue/{task}" for task in GLUE_METRICS)]
+    if not trusted:
+        raise ValueError(
+            f"The metric {one_line(name)!r} is not one of this library.{did_you_mean(name, known)} `evaluate` can load "
+            "others by running Python code of the Hub or of a folder: read that code, then pass "
+            f"`--trust_remote_code true`. Without it there are: {', '.join(known)}."
+        )
     if here is not None and constants.HF_HUB_OFFLINE:
         logger.info(f"Metric {name}: computed with scikit-learn and scipy, the Hub is switched off.")
         return here
@@ -123,9 +138,8 @@ def _load(name: str, targets: Targets) -> Measure:
         return _from_evaluate(name, targets)
     except (OSError, ValueError, ImportError) as error:
         if here is None:
-            known = [*_MEASURES, *(f"glue/{task}" for task in GLUE_METRICS)]
             raise ValueError(
-                f"Cannot load the metric {name} from `evaluate`.{did_you_mean(name, known)} "
+                f"Cannot load the metric {one_line(name)} from `evaluate`.{did_you_mean(name, known)} "
                 f"Without the Hub there are: {', '.join(known)}; a folder with a metric script works too."
             ) from error
         logger.info(f"Metric {name}: computed with scikit-learn and scipy, `evaluate` cannot load it here.")
