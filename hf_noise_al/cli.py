@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb, rest = (words[0], words[1:]) if words else ("", [])
     if verb in ("", "-h", "--help"):
-        print(USAGE, end="")
+        _say(USAGE, end="")
         return DONE if verb else WRONG_INPUT
     try:
         if verb not in VERBS:
@@ -75,7 +75,7 @@ def _run(words: list[str]) -> None:
         _print_settings("run")
         return
     for text in run(*_recipe_and_flags("run", words)):
-        print(text, flush=True)
+        _say(text)
 
 
 def _query(words: list[str]) -> None:
@@ -85,7 +85,7 @@ def _query(words: list[str]) -> None:
         _print_settings("query")
         return
     for text in query(*_recipe_and_flags("query", words)):
-        print(text, flush=True)
+        _say(text)
 
 
 def _compare(words: list[str]) -> None:
@@ -97,11 +97,11 @@ def _compare(words: list[str]) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves, as png, svg or pdf")
     parser.add_argument("--baseline", default="random", help="acquisition to compare with (default: random)")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    options = parser.parse_args(words)
+    options = _options(parser, words)
     if options.plot is not None and options.plot.suffix.lower() not in FORMATS:
         raise InvalidArgument(f"Cannot draw {options.plot}: name a file that ends in one of {', '.join(FORMATS)}.")
     comparisons = compare(_curves(options.runs), options.baseline)
-    print(to_json(comparisons) if options.json else format_table(comparisons), end="" if options.json else "\n")
+    _say(to_json(comparisons) if options.json else format_table(comparisons), end="" if options.json else "\n")
     if options.plot is not None:
         try:
             plot_curves(comparisons, options.plot)
@@ -111,13 +111,13 @@ def _compare(words: list[str]) -> None:
 
 def _recipes(words: list[str]) -> None:
     parser = argparse.ArgumentParser("hf-noise-al recipes", description="List the recipes that come with the library.")
-    parser.parse_args(words)
+    _options(parser, words)
     recipes = list_recipes()
     if not recipes:
         raise InvalidArgument("Found no recipes beside the library. Pass the path of a YAML file to `run`.")
     width = max(map(len, recipes))
     for name, line in recipes.items():
-        print(f"{name:<{width}}  {line}")
+        _say(f"{name:<{width}}  {line}")
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
@@ -145,6 +145,23 @@ def _curves(runs: Sequence[Path]) -> list[LearningCurve]:
     return curves
 
 
+def _say(text: str, end: str = "\n") -> None:
+    """Print `text`; where nobody reads any more, as after ``| head``, go on in silence."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes there
+
+
+def _options(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Return the options in `words`; print the help where it is asked for."""
+    try:
+        return parser.parse_args(words)
+    except SystemExit:
+        _say("", end="")  # argparse leaves its help in the buffer
+        raise
+
+
 def _wants_help(words: Sequence[str]) -> bool:
     return "-h" in words or "--help" in words
 
@@ -152,7 +169,7 @@ def _wants_help(words: Sequence[str]) -> bool:
 def _print_settings(verb: str) -> None:
     from .settings_help import describe_settings
 
-    print(describe_settings(verb))
+    _say(describe_settings(verb))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The command line, end to end on models of a few kilobytes."""
 
+import contextlib
 import json
 import os
 import runpy
@@ -304,6 +305,18 @@ def test_help_is_printed_for_every_verb(capsys: pytest.CaptureFixture[str]) -> N
     for verb in ("compare", "recipes"):
         with pytest.raises(SystemExit, match="0"):
             cli.main([verb, "--help"])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["recipes"], ["run", "--help"], ["compare", "--help"]])
+def test_a_reader_that_leaves_early_is_no_error(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as output, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", output)
+        with contextlib.suppress(SystemExit):
+            assert cli.main(words) == 0
+        output.write("more, which Python flushes when it ends")
+        output.flush()
 
 
 def test_ends_without_a_connection_to_other_processes() -> None:
