@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .recipe import InvalidArgument, did_you_mean, find_recipe, list_recipes
+from .shown_text import one_line, printable
 
 if TYPE_CHECKING:
     from .learning_curve import LearningCurve
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_refusal(error):
             raise
         logging.getLogger(__package__).debug("Refused.", exc_info=True)
-        print(f"hf-noise-al: {error}", file=sys.stderr)
+        print(f"hf-noise-al: {printable(str(error))}", file=sys.stderr)
         return WRONG_INPUT
     return DONE
 
@@ -148,7 +149,7 @@ def _curves(runs: Sequence[Path]) -> list[LearningCurve]:
 def _say(text: str, end: str = "\n") -> None:
     """Print `text`; where nobody reads any more, as after ``| head``, go on in silence."""
     try:
-        print(text, end=end, flush=True)
+        print(printable(text), end=end, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes there
 
@@ -172,13 +173,21 @@ def _print_settings(verb: str) -> None:
     _say(describe_settings(verb))
 
 
+class _Formatter(logging.Formatter):
+    """Writes a message in one line, whatever names it shows."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        text = super().formatMessage(record)
+        return one_line(text, len(text))
+
+
 @contextmanager
 def _log_lines_on_stderr() -> Iterator[None]:
     """Print the library's log lines while the body runs, of all processes only warnings beside those of the first."""
     logger = logging.getLogger(__package__)
     level, propagate = logger.level, logger.propagate
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
     logger.propagate = False

@@ -126,7 +126,7 @@ def _code(value: object) -> str:
 
 def _block(command: str) -> str:
     """Return `command` as a block of code; a quoted word may have several lines."""
-    text = "\n".join(one_line(line, max(len(line), 3)) for line in command.split("\n"))
+    text = "\n".join(one_line(line, len(line)) for line in command.split("\n"))
     fence = "`" * max(3, _longest_run_of_backticks(text) + 1)
     return f"{fence}bash\n{text}\n{fence}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def one_line(text: object, most: int = 80) -> str:
     r"""Return `text` as one line of printable characters, cut where it is longer than `most`.
@@ -15,6 +17,17 @@ def one_line(text: object, most: int = 80) -> str:
     whole = str(text)
     cut = whole if len(whole) <= most else whole[: most - 3] + "..."
     return "".join(_printable(character) for character in cut)
+
+
+def listed(names: Iterable[object], most: int = 50) -> str:
+    """Return the first `most` of `names`, each on one line, with commas between them."""
+    every = list(names)
+    return ", ".join([*(one_line(name) for name in every[:most]), *(["..."] if len(every) > most else [])])
+
+
+def printable(text: str) -> str:
+    """Return `text` with the lines that it has, and the escapes of all that a terminal would not print."""
+    return "\n".join("".join(map(_printable, line)) for line in text.split("\n"))
 
 
 def _printable(character: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import runpy
 import signal
@@ -15,6 +16,7 @@ from datasets import Dataset
 
 from hf_noise_al import ActiveTrainer, cli
 from hf_noise_al.learning_curve import LearningCurve
+from hf_noise_al.recipe import InvalidArgument
 
 ROUND_FILES = {"README.md", "active_state.json", "config.json", "learning_curve.json", "learning_curve.png"}
 
@@ -256,6 +258,27 @@ def test_wrong_input_is_one_clear_message_and_exit_code_2(
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (recipe.parent / "out" / "learning_curve.json").exists()
+
+
+@pytest.mark.parametrize("where", ["refusal", "log", "table"])
+def test_names_in_data_reach_no_terminal_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    nasty = "\x1b]0;pwned\x07\rname"
+
+    def show(words: list[str]) -> None:
+        if where == "refusal":
+            raise InvalidArgument(f"Cannot use {nasty}.")
+        if where == "log":
+            logging.getLogger("hf_noise_al.tasks").warning(f"Found {nasty}\nWARNING forged: line.")
+        else:
+            cli._say(nasty)
+
+    monkeypatch.setitem(cli.VERBS, "recipes", show)
+    assert cli.main(["recipes"]) == (2 if where == "refusal" else 0)
+    printed = "".join(capsys.readouterr())
+    assert r"\x1b]0;pwned\x07 name" in printed and not {"\x1b", "\x07", "\r"} & set(printed)
+    assert printed.count("\n") == 1
 
 
 def test_what_is_no_refusal_of_ours_is_raised(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_noise_al.shown_text import one_line
+from hf_noise_al.shown_text import listed, one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,13 @@ from hf_noise_al.shown_text import one_line
 )
 def test_one_printable_line_is_made_of_anything(text: object, shown: str) -> None:
     assert one_line(text) == shown
+
+
+def test_lines_that_a_text_has_stay_and_what_a_terminal_obeys_does_not() -> None:
+    assert printable("two\nlines \x1b[31m\r\n") == "two\nlines \\x1b[31m \n"
+
+
+def test_a_list_of_names_ends_where_it_gets_long() -> None:
+    assert listed(["a", "b\nc"]) == "a, b c"
+    assert listed(range(60), 3) == "0, 1, 2, ..."
+    assert listed([]) == ""

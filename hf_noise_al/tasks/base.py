@@ -16,6 +16,7 @@ from ..augmentation import Augmentation
 from ..loading import LABELS
 from ..observables import Observable
 from ..pool import Label
+from ..shown_text import listed
 from .columns import find_label_column
 from .metrics import load_metrics
 from .targets import LabelKind, Targets, by_place
@@ -194,6 +195,6 @@ def _require_same_columns(part: Dataset, columns: Sequence[str], place: str) -> 
     for name in columns:
         if name not in part.column_names:
             raise ValueError(
-                f"The column `{name}` is missing in {place}, which has: {', '.join(part.column_names)}. "
+                f"The column `{name}` is missing in {place}, which has: {listed(part.column_names)}. "
                 "Give all splits the same columns."
             )

@@ -19,7 +19,7 @@ from transformers import EvalPrediction
 from transformers.utils import logging
 
 from ..recipe import did_you_mean
-from ..shown_text import one_line
+from ..shown_text import listed, one_line
 from .targets import MULTI_LABEL, REGRESSION, Targets
 
 logger = logging.get_logger(__name__)
@@ -112,7 +112,7 @@ def _full_names(names: Sequence[str], evaluation_sets: Sequence[str]) -> list[st
 
 def _unknown(setting: str, wanted: str, known: list[str]) -> ValueError:
     near = did_you_mean(f"eval_{wanted.removeprefix('eval_')}", known)
-    return ValueError(f"Unknown `{setting}` {wanted}.{near} It can be: {', '.join(known)}.")
+    return ValueError(f"Unknown `{setting}` {one_line(wanted)}.{near} It can be: {listed(known, 50)}.")
 
 
 def is_greater_better(metric: str) -> bool:
