@@ -147,6 +147,8 @@ class DataArguments:
                     f"Unknown `augmentation` {word}.{did_you_mean(word, AUGMENTATIONS)} "
                     f"There are: {', '.join(AUGMENTATIONS)}."
                 )
+        if not 0 <= self.split_seed < 2**32:
+            raise InvalidArgument(f"`split_seed` is {self.split_seed}. Set it between 0 and {2**32 - 1}.")
         for name in ("max_train_samples", "max_eval_samples", "max_seq_length", "image_size", "crop_padding"):
             value = getattr(self, name)
             if value is not None and value < 1:

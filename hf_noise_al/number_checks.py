@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ WHOLE = {
     "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1,
     "dataloader_num_workers": 0,
-    "seed": 0,
 }
 """Settings that are whole numbers, and the least that each may be."""
 
@@ -37,10 +37,10 @@ def check_numbers(arguments: TrainingArguments) -> None:
     """Raise ValueError for a number that would stop a training, let it do nothing, or leave weights that are NaN."""
     values = vars(arguments)
     for name, least in WHOLE.items():
-        check_whole_number(name, values[name], least)
+        check_whole_number(name, _whole(values[name]), least)
     for name, least in WHOLE_OR_UNSET.items():
         if values[name] is not None:
-            check_whole_number(name, values[name], least)
+            check_whole_number(name, _whole(values[name]), least)
     check_whole_number("seed", values["seed"], 0, MOST_SEED)
     _check_length(values)
     for name in NOT_NEGATIVE:
@@ -64,7 +64,7 @@ def check_numbers(arguments: TrainingArguments) -> None:
 
 
 def _check_length(values: Mapping[str, object]) -> None:
-    steps, epochs = values["max_steps"], values["num_train_epochs"]
+    steps, epochs = _whole(values["max_steps"]), values["num_train_epochs"]
     check_whole_number("max_steps", steps, -math.inf)
     if steps == 0:
         raise ValueError(
@@ -72,6 +72,11 @@ def _check_length(values: Mapping[str, object]) -> None:
         )
     if isinstance(steps, int) and steps < 0:
         _check("num_train_epochs", epochs, 0 < _number(epochs) < math.inf, "a finite number above 0")
+
+
+def _whole(value: object) -> object:
+    """Return an integer of NumPy as Python's, and anything else as it is."""
+    return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
 
 
 def _number(value: object) -> float:

@@ -37,6 +37,7 @@ from .tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_gre
 from .tasks.targets import REGRESSION, SINGLE_LABEL
 from .trainer import ActiveTrainer
 from .training_args import ActiveTrainingArguments
+from .unsupported import refuse_unwritable_folder
 
 logger = logging.get_logger(__name__)
 
@@ -224,10 +225,11 @@ def refuse_folder_in_use(runs: Sequence[RunArguments]) -> None:
 
 
 def refuse_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArguments]]) -> None:
-    """Refuse runs with an acquisition or a setting that their task has no use for, before one is trained."""
+    """Refuse runs that do not fit their task, or whose folder cannot be written, before one is trained."""
     with _refusals():
         for _, data, training in runs:
             _refuse_settings(_task(data.task), training)
+            refuse_unwritable_folder(training)
 
 
 def refuse_other_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArguments]]) -> None:

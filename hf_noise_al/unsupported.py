@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer, get_scheduler
 
 from .perturbation import check_sharded_precision
 from .sharding import is_sharded
@@ -30,6 +30,7 @@ def refuse_unsupported(trainer: UpstreamTrainer) -> None:
         )
     _refuse_other_sharding(trainer)
     _refuse_unknown_best_metric(trainer)
+    _refuse_optimizers_that_cannot_be_made(trainer)
     _refuse_checkpoints_of_tied_weights(trainer)
     if trainer.optimizer is not None or trainer.lr_scheduler is not None:
         raise ValueError(
@@ -87,6 +88,23 @@ def _refuse_unknown_best_metric(trainer: UpstreamTrainer) -> None:
             f"{' or '.join(losses)}, or to a number that `compute_metrics` returns"
             f"{', after the name of its evaluation set' if sets else ''}."
         )
+
+
+def _refuse_optimizers_that_cannot_be_made(trainer: UpstreamTrainer) -> None:
+    """Raise ValueError for an optimizer or a schedule that upstream could not make when the first round trains."""
+    args, kind = trainer.args, type(trainer)
+    made_by_upstream = kind.create_optimizer is Trainer.create_optimizer and not trainer.optimizer_cls_and_kwargs
+    try:
+        asked = "`optim`, `optim_args`"
+        if made_by_upstream:
+            trainer.get_optimizer_cls_and_kwargs(args, trainer.model)
+        asked = "`lr_scheduler_type`, `lr_scheduler_kwargs`"
+        if kind.create_scheduler is Trainer.create_scheduler:
+            some = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+            settings: Any = args.lr_scheduler_kwargs  # a text was read when the arguments were made
+            get_scheduler(args.lr_scheduler_type, some, 0, 10, scheduler_specific_kwargs=settings)
+    except Exception as error:
+        raise ValueError(f"Cannot train with {asked} as they are: {error}. Correct them.") from error
 
 
 def _refuse_checkpoints_of_tied_weights(trainer: UpstreamTrainer) -> None:

@@ -244,6 +244,7 @@ def test_a_picture_that_cannot_be_written_is_refused(
             ["run", "RECIPE", "--metric", "owner/metric", "--trust_remote_code", "true"],
             "Cannot load the metric owner/m",
         ),
+        (["run", "RECIPE", "--split_seed", "-1"], "`split_seed` is -1. Set it between 0 and 4294967295"),
         (["run", "RECIPE", "--learning_rate", "nan"], "`learning_rate` must be a finite number of at least 0, got nan"),
         (["run", "RECIPE", "--model_name_or_path", "no/model"], "Cannot load the tokenizer of no/model"),
         (["run", "RECIPE", "--initial_size", "400"], "the pool has 40 rows"),
@@ -258,6 +259,17 @@ def test_wrong_input_is_one_clear_message_and_exit_code_2(
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (recipe.parent / "out" / "learning_curve.json").exists()
+
+
+def test_a_folder_of_a_repeat_that_cannot_be_written_is_refused_before_the_first_is_trained(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hf_noise_al.run.train", lambda job: pytest.fail("trained"))
+    (recipe.parent / "out").mkdir()
+    (recipe.parent / "out" / "random-seed-1").write_text("")
+    assert cli.main(["run", str(recipe), "--acquisition", "random", "--seeds", "0", "1"]) == 2
+    error = capsys.readouterr().err
+    assert f"Cannot write to `output_dir` '{recipe.parent / 'out' / 'random-seed-1'}'" in error
 
 
 @pytest.mark.parametrize("where", ["refusal", "log", "table"])

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_run import make_arguments
 
@@ -65,6 +66,7 @@ def test_numbers_that_cannot_work_are_refused(
         {"max_steps": -1, "num_train_epochs": 0.5},
         {"logging_steps": math.inf, "logging_strategy": "no"},
         {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 1, "dataloader_persistent_workers": True},
+        {"max_steps": np.int64(2), "gradient_accumulation_steps": np.int32(1), "weight_decay": np.float32(0.5)},
         {"seed": 2**32 - 1, "data_seed": -1, "eval_accumulation_steps": 1},
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import accuracy, make_model, make_pool, make_trainer
+from tiny_run import accuracy, make_arguments, make_model, make_pool, make_trainer
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer
@@ -76,6 +76,38 @@ def test_a_best_model_by_what_nobody_measures_is_refused(
     make_trainer(tmp_path, **asked)  # no evaluation during a round
     with nullcontext() if message is None else pytest.raises(ValueError, match=message):
         make_trainer(tmp_path, eval_strategy="epoch", **asked)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"lr_scheduler_type": "warmup_stable_decay"},
+            "`lr_scheduler_type`, `lr_scheduler_kwargs` .*num_decay_steps",
+        ),
+        ({"lr_scheduler_kwargs": {"nope": 1}}, "Cannot train with `lr_scheduler_type`, .* unexpected keyword .*'nope'"),
+        ({"optim_args": "foo"}, "Cannot train with `optim`, `optim_args` as they are: not enough values"),
+        ({"optim": "galore_adamw"}, "Cannot train with `optim`, .* install `?galore_torch.* Correct them"),
+    ],
+)
+def test_an_optimizer_or_a_schedule_that_cannot_be_made_is_refused(
+    tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, **arguments)
+
+
+def test_who_makes_the_optimizer_and_the_schedule_is_asked_nothing_about_those_of_upstream(tmp_path: Path) -> None:
+    class Own(ActiveTrainer):
+        def create_scheduler(self, *arguments: Any, **options: Any) -> Any:
+            self.lr_scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer)
+            return self.lr_scheduler
+
+    arguments = make_arguments(tmp_path, lr_scheduler_kwargs={"nope": 1}, optim_args="foo")
+    own = {"optimizer_cls_and_kwargs": (torch.optim.SGD, {"lr": 0.1})}
+    Own(model=make_model(), args=arguments, train_dataset=make_pool(), **own)
+    for kwargs in ({"lr_scheduler_type": "cosine"}, {"lr_scheduler_type": "constant"}, {"optim": "adafactor"}):
+        make_trainer(tmp_path, **kwargs)
 
 
 def test_checkpoints_of_tied_weights_of_a_plain_module_are_refused(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def _load(name: str, targets: Targets, trusted: bool) -> Measure:
             f"`--trust_remote_code true`. Without it there are: {', '.join(known)}."
         )
     if here is not None and constants.HF_HUB_OFFLINE:
-        logger.info(f"Metric {name}: computed with scikit-learn and scipy, the Hub is switched off.")
+        logger.info(f"Metric {one_line(name)}: computed with scikit-learn and scipy, the Hub is switched off.")
         return here
     try:
         return _from_evaluate(name, targets)
@@ -142,7 +142,7 @@ def _load(name: str, targets: Targets, trusted: bool) -> Measure:
                 f"Cannot load the metric {one_line(name)} from `evaluate`.{did_you_mean(name, known)} "
                 f"Without the Hub there are: {', '.join(known)}; a folder with a metric script works too."
             ) from error
-        logger.info(f"Metric {name}: computed with scikit-learn and scipy, `evaluate` cannot load it here.")
+        logger.info(f"Metric {one_line(name)}: computed with scikit-learn and scipy, `evaluate` cannot load it here.")
         return here
 
 
@@ -247,6 +247,6 @@ def _require_finite(outputs: Array) -> None:
 
 def _defined(name: str, value: float) -> float:
     if math.isnan(value):
-        logger.warning(f"{name} is not defined, as for predictions that are all equal: it counts as 0.0.")
+        logger.warning(f"{one_line(name)} is not defined, as for predictions that are all equal: it counts as 0.0.")
         return 0.0
     return value
