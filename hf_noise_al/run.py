@@ -229,7 +229,8 @@ def refuse_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArgum
     with _refusals():
         for _, data, training in runs:
             _refuse_settings(_task(data.task), training)
-            refuse_unwritable_folder(training)
+        for *_, training in runs:
+            refuse_unwritable_folder(training)  # last: it makes the folder
 
 
 def refuse_other_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArguments]]) -> None:
