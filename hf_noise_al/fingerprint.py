@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any
 
 from torch import nn
 
@@ -34,11 +35,13 @@ def run_fingerprint(
     acquisition: Acquisition,
     observable: Observable | None,
     augmentation: Augmentation | None = None,
+    evaluation: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """Return the fingerprint as plain JSON, flat, so that a difference can be named."""
     config = getattr(model, "config", None)
     values = {
         **{f"data.{name}": value for name, value in data.items()},
+        **({} if evaluation is None else {"evaluation": dict(evaluation)}),
         **argument_fingerprint(args, acquisition),
         "observable": None if observable is None else _name(observable),
         "augmentation": repr(augmentation) if is_dataclass(augmentation) else augmentation and _name(augmentation),
@@ -52,16 +55,37 @@ def run_fingerprint(
 def argument_fingerprint(args: ActiveTrainingArguments, acquisition: Acquisition) -> dict[str, object]:
     """Return the part of the fingerprint that is known before data and model are loaded."""
     values = {name: getattr(args, name) for name in ARGUMENTS if hasattr(args, name)}
-    return _plain({**values, "acquisition": describe(acquisition)})
+    return _plain({**values, "acquisition": {"class": type(acquisition).__name__, **_settings(acquisition)}})
+
+
+def fingerprint_defaults(args: ActiveTrainingArguments, acquisition: Acquisition) -> dict[str, object]:
+    """Return what an entry of `argument_fingerprint` is where a run did not know of it."""
+    known: dict[str, Field[Any]] = {field.name: field for field in fields(args)}
+    values = {name: _default(known[name]) for name in ARGUMENTS if name in known}
+    return _plain({**values, "acquisition": {field.name: _shown(_default(field)) for field in _fields(acquisition)}})
 
 
 def describe(acquisition: Acquisition) -> str:
     """Return the acquisition with its settings, the same in every process: functions by name, not by address."""
     if not is_dataclass(acquisition):
         return type(acquisition).__name__
-    settings = {field.name: getattr(acquisition, field.name) for field in fields(acquisition)}
-    shown = [f"{name}={_name(value) if callable(value) else repr(value)}" for name, value in settings.items()]
-    return f"{type(acquisition).__name__}({', '.join(shown)})"
+    return f"{type(acquisition).__name__}({', '.join(f'{k}={v}' for k, v in _settings(acquisition).items())})"
+
+
+def _settings(acquisition: Acquisition) -> dict[str, str]:
+    return {field.name: _shown(getattr(acquisition, field.name)) for field in _fields(acquisition)}
+
+
+def _fields(acquisition: Acquisition) -> tuple[Field[Any], ...]:
+    return fields(acquisition) if is_dataclass(acquisition) else ()
+
+
+def _shown(value: object) -> str:
+    return _name(value) if callable(value) else repr(value)
+
+
+def _default(field: Field[Any]) -> object:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def _name(function: object) -> str:

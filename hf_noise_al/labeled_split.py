@@ -68,13 +68,7 @@ class PoolDataset:
     def labeled_split(self, pool: Pool) -> Dataset:
         """Return the labeled rows, ascending, with their labels in a column that models understand."""
         rows = pool.labeled_rows
-        labels = [pool.label(row) for row in rows]
-        column = Dataset.from_dict({self.split_column: labels})
-        if self.label_feature is not None:
-            kept = Features({self.split_column: self.label_feature})
-            # Numbers on a scale and multi-label lists are floats whatever the column held: their losses need that.
-            if not _is_float(column.features) or _is_float(kept):
-                column = Dataset.from_dict({self.split_column: labels}, features=kept)
+        column = self.as_column([pool.label(row) for row in rows])
         view = self.inputs.select(np.array(rows, dtype=np.int64))
         table = view.with_format("arrow")[:].append_column(self.split_column, column.data.column(0))
         features = Features({**view.features, **column.features})
@@ -84,6 +78,20 @@ class PoolDataset:
             return split
         columns = None if set(style["columns"]) == set(view.column_names) else [*style["columns"], self.split_column]
         return split.with_format(style["type"], columns=columns, **style["format_kwargs"])
+
+    def as_column(self, labels: Sequence[Label]) -> Dataset:
+        """Return labels as a column that models understand.
+
+        Raises:
+            pyarrow.ArrowInvalid, pyarrow.ArrowTypeError: they are not of one form.
+        """
+        column = Dataset.from_dict({self.split_column: labels})
+        if self.label_feature is not None:
+            kept = Features({self.split_column: self.label_feature})
+            # Numbers on a scale and multi-label lists are floats whatever the column held: their losses need that.
+            if not _is_float(column.features) or _is_float(kept):
+                column = Dataset.from_dict({self.split_column: labels}, features=kept)
+        return column
 
     def parse_labels(
         self,
@@ -197,7 +205,7 @@ class PoolDataset:
         return {
             "rows": len(self),
             "columns": sorted(self.inputs.column_names),
-            "inputs": _content_hash(self.inputs),
+            "inputs": content_hash(self.inputs),
             "labels": hashlib.blake2b(repr(self.labels).encode(), digest_size=16).hexdigest(),
         }
 
@@ -255,7 +263,8 @@ def _is_float(features: Features) -> bool:
     return bool(pa.types.is_floating(kind))
 
 
-def _content_hash(dataset: Dataset) -> str:
+def content_hash(dataset: Dataset) -> str:
+    """Return a hash of what the rows hold, whatever the files and parts that they are stored in."""
     digest = hashlib.blake2b(digest_size=16)
     view = dataset.with_format("arrow")
     for start in range(0, len(dataset), 1000):

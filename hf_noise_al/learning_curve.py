@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from .files import write_atomically
 from .shown_text import one_line
 
 FILE_NAME = "learning_curve.json"
@@ -46,11 +46,7 @@ class LearningCurve:
 
     def save(self, path: str | Path) -> None:
         """Write the curve as JSON to the file `path`, replacing it in one step; a NaN becomes null."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        unfinished.write_text(_dumps({"version": VERSION, **asdict(self)}), encoding="utf-8")
-        os.replace(unfinished, path)
+        write_atomically(Path(path), _dumps({"version": VERSION, **asdict(self)}))
 
     @classmethod
     def load(cls, path: str | Path) -> "LearningCurve":

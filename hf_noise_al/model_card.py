@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCardData
 
+from .files import write_atomically
 from .fingerprint import describe
 from .history import RoundRecord
 from .shown_text import one_line
-from .state import write_atomically
 
 if TYPE_CHECKING:
     from .trainer import ActiveTrainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
@@ -39,6 +40,10 @@ class Pool:
         """Every annotation, in the order given."""
         return list(self._annotations.values())
 
+    def annotations_from(self, start: int) -> list[Annotation]:
+        """Return the annotations after the first `start`, in the order given."""
+        return list(itertools.islice(self._annotations.values(), start, None))
+
     @property
     def num_labeled(self) -> int:
         """How many rows are labeled."""
@@ -68,13 +73,24 @@ class Pool:
 
     def add(self, annotations: Sequence[Annotation]) -> None:
         """Add annotations, all or none; errors as `annotate`."""
-        before = dict(self._annotations)
+        before = self.num_labeled
         try:
             for annotation in annotations:
                 self._add(annotation)
-        except ValueError:
-            self._annotations = before
+        except BaseException:
+            self.forget_after(before)
             raise
+
+    def holds(self, annotations: Sequence[Annotation]) -> bool:
+        """Return whether every row of `annotations` has the same label already; of none, nothing is held."""
+        known = [self._annotations.get(annotation.row) for annotation in annotations]
+        same = (old is not None and old.label == new.label for old, new in zip(known, annotations, strict=True))
+        return bool(annotations) and all(same)
+
+    def forget_after(self, count: int) -> None:
+        """Take back all annotations but the first `count`."""
+        while len(self._annotations) > count:
+            self._annotations.popitem()
 
     def _add(self, annotation: Annotation) -> None:
         row = annotation.row

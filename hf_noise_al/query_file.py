@@ -8,9 +8,9 @@ from pathlib import Path
 
 from datasets import Dataset, Image, Value
 
+from .files import set_aside, write_atomically
 from .labeled_split import item_feature
 from .pool import Label
-from .state import set_aside, write_atomically
 
 QUERIES_FOLDER = "queries"
 FILE_ROW = "file_row"

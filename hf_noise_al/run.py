@@ -16,7 +16,8 @@ from .acquisition import ACQUISITIONS
 from .annotators import LabelFile
 from .arguments import DataArguments, ModelArguments, RunArguments, parse
 from .callbacks import ActiveTrainerCallback
-from .fingerprint import argument_fingerprint
+from .files import write_atomically
+from .fingerprint import argument_fingerprint, fingerprint_defaults
 from .interruption import telling_what_is_saved
 from .learning_curve import FILE_NAME, Comparison, LearningCurve, compare, format_rounds, format_table, to_json
 from .loading import (
@@ -31,7 +32,7 @@ from .recipe import InvalidArgument, did_you_mean
 from .run_settings import FILE_NAME as SETTINGS
 from .run_settings import refuse_other_inputs, save_settings, settings_of
 from .shown_text import one_line
-from .state import STATE_FILE, labeled_rows_of, refuse_other_run, write_atomically
+from .state import STATE_FILE, labeled_rows_of, refuse_other_run
 from .tasks import TASKS, Targets, Task
 from .tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better
 from .tasks.targets import REGRESSION, SINGLE_LABEL
@@ -141,6 +142,11 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
 
 def train(job: Job) -> str:
     """Run all rounds and leave the model, its card and the learning curve; return the table of rounds."""
+    with job.trainer.alone_in_folder():
+        return _train(job)
+
+
+def _train(job: Job) -> str:
     state = job.folder / STATE_FILE
     resume = job.arguments.resumes and state.exists()
     if job.arguments.resumes and not resume:
@@ -244,7 +250,9 @@ def refuse_other_settings(runs: Sequence[tuple[ModelArguments, DataArguments, Ru
         if not training.resumes or not (folder / STATE_FILE).exists():
             continue
         with _refusals():
-            refuse_other_run(folder / STATE_FILE, argument_fingerprint(training, training.make_acquisition()))
+            acquisition = training.make_acquisition()
+            defaults = fingerprint_defaults(training, acquisition)
+            refuse_other_run(folder / STATE_FILE, argument_fingerprint(training, acquisition), defaults)
         refuse_other_inputs(settings_of(model, data, training), folder)
         try:
             curve = LearningCurve.load(folder)

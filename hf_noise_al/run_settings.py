@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import DataArguments, ModelArguments, RunArguments
+from .files import write_atomically
 from .recipe import InvalidArgument
-from .state import write_atomically
 
 FILE_NAME = "settings.json"
 PATHS = ("dataset_name", "model_name_or_path", "processor_name_or_path")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import operator
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 import torch
@@ -21,11 +22,13 @@ from transformers.utils.logging import get_logger
 from .acquisition import Acquisition, Candidates, NoiseStability, Query
 from .annotators import Annotator, HeldOutLabels
 from .augmentation import Augmentation, batch_generator
-from .fingerprint import run_fingerprint
+from .files import set_aside
+from .fingerprint import fingerprint_defaults, run_fingerprint
 from .gradient_sketch import refuse_one_by_one_of_shards
 from .history import RoundRecord
 from .initial_set import initial_set
-from .labeled_split import LABEL_COLUMNS, PoolDataset
+from .journal import JOURNAL_FILE
+from .labeled_split import LABEL_COLUMNS, PoolDataset, content_hash
 from .lost_processes import explaining_lost_processes
 from .model_card import write_model_card
 from .observables import Observable, default_observable
@@ -33,12 +36,15 @@ from .observation import Observer, untouched_random_state
 from .pool import Annotation, Label, Pool
 from .query_file import QUERIES_FOLDER, write_query_file
 from .round_files import RoundFiles
+from .run_lock import RunLock
 from .selection import check_whole_number
-from .state import STATE_FILE, ActiveState, PendingQuery, set_aside
+from .state import STATE_FILE, ActiveState, PendingQuery, damaged
 from .unsupported import refuse_low_precision_of_shards
 from .upstream import UpstreamTrainer
 
 logger = get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class ActiveTrainer(UpstreamTrainer):
@@ -61,6 +67,8 @@ class ActiveTrainer(UpstreamTrainer):
     Raises:
         ValueError: settings that would give wrong results, before any work starts.
     """
+
+    _split: tuple[Pool | None, int, Any]
 
     def __init__(
         self,
@@ -99,9 +107,20 @@ class ActiveTrainer(UpstreamTrainer):
         self._came_labeled = frozenset(given)
         self._state = ActiveState(Pool(len(self.data), annotations))
         self._files = RoundFiles(self)
+        self._lock, self._holds = RunLock(), 0
         self._owns_state_file = False
-        self._data_fingerprint: dict[str, object] | None = None
-        self._labeled_split_changed()
+        self._data_fingerprints: dict[str, dict[str, object]] | None = None
+
+    @property
+    def train_dataset(self) -> Dataset:
+        """The labeled split of the pool, made when it is asked for."""
+        if hasattr(self, "_state") and self._split[:2] != (self.pool, self.pool.num_labeled):
+            self._split = (self.pool, self.pool.num_labeled, self.data.labeled_split(self.pool))
+        return self._split[2]
+
+    @train_dataset.setter
+    def train_dataset(self, dataset: Any) -> None:
+        self._split = (None, 0, dataset)
 
     @property
     def pool(self) -> Pool:
@@ -132,6 +151,12 @@ class ActiveTrainer(UpstreamTrainer):
         """
         self._trial_of_run = trial
         self._set_up_trial(trial)
+        with self.alone_in_folder():
+            return self._run_rounds(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def _run_rounds(
+        self, resume_from_checkpoint: bool | str | None, trial: Any, ignore_keys_for_eval: list[str] | None
+    ) -> TrainOutput:
         if resume_from_checkpoint:
             self.resume(resume_from_checkpoint)
             self._check_budget(self._state)
@@ -147,7 +172,7 @@ class ActiveTrainer(UpstreamTrainer):
                 output = self.fine_tune(trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
                 continue
             rows = self._state.pending.rows if self._state.pending and self._state.phase == "annotate" else None
-            rows = rows if rows is not None else self.query().indices.tolist()
+            rows = list(rows) if rows is not None else self.query().indices.tolist()
             self._tell(rows, self._ask_annotator(rows), given=False)
         return output
 
@@ -160,8 +185,13 @@ class ActiveTrainer(UpstreamTrainer):
         if not self.pool.num_labeled:
             raise ValueError("Cannot fine-tune: no row is labeled. Label some with `annotate`, or call `train`.")
         self._try_to_look()
+        with self.alone_in_folder():
+            return self._fine_tune(**kwargs)
+
+    def _fine_tune(self, **kwargs: Any) -> TrainOutput:
         number = self._state.round
-        self._commit()
+        with self._all_or_none():
+            pass  # labels that came with the data are on the disk before they are trained on
         output, seconds = self._train_round(number, **kwargs)
         metrics = self._evaluate_round()
         record = RoundRecord(
@@ -172,9 +202,9 @@ class ActiveTrainer(UpstreamTrainer):
             acquisition_seconds=self._state.acquisition_seconds,
             metrics=metrics,
         )
-        self.history.append(record)
-        self._state.pending, self._state.acquisition_seconds = None, 0.0
-        self._commit()
+        with self._all_or_none() as state:
+            state.history.append(record)
+            state.pending, state.acquisition_seconds = None, 0.0
         self._files.forget_before(number)
         self._log_round(record)
         self._fire("on_round_end", record=record, history=list(self.history))
@@ -205,38 +235,60 @@ class ActiveTrainer(UpstreamTrainer):
         pending = self._state.pending
         asked = None if pending is None else (pending.round, pending.asked, len(pending.rows))
         if pending is None or asked != (self._state.round, size, size) or None in pending.scores:
-            self._fire("on_query_begin", pool=self.pool)
-            pending = self._acquire(unlabeled, size)
-            self._remember(pending)
-            self._fire("on_query_end", query=_query(pending))
+            with self.alone_in_folder():
+                self._fire("on_query_begin", pool=self.pool)
+                pending = self._acquire(unlabeled, size)
+                self._remember(pending)
+                self._fire("on_query_end", query=_query(pending))
         return _query(pending)
 
     def annotate(self, indices: Sequence[int] | torch.Tensor, labels: Sequence[object] | torch.Tensor) -> None:
         """Tell the labels of rows, all or none; they are on the disk when this returns.
+
+        Where it raises, it may be called again: labels that were written all the same are taken as told.
 
         Args:
             indices: Rows of the data set, (n,).
             labels: One each: a class number or name, a number, or a list of them for a multi-label task.
 
         Raises:
-            ValueError: a row is unknown or labeled already, or a label does not fit the model; nothing is kept.
+            ValueError: a row is unknown or has another label already, or a label does not fit the model; nothing is
+                kept.
         """
-        self._tell(_plain(indices), list(labels), given=True)
+        with self.alone_in_folder():
+            self._tell(_plain(indices), list(labels), given=True)
 
     def resume(self, folder: bool | str = True) -> None:
         """Go back to the state in ``output_dir/active_state.json``: labels, history, pending query and weights.
 
         Raises:
-            ValueError: there is no state, it is damaged, or it belongs to other data or arguments.
+            ValueError: there is no state, it is damaged, it belongs to other data or arguments, or another process is
+                at work in the folder.
         """
+        with self.alone_in_folder():
+            self._resume(folder)
+
+    def _resume(self, folder: bool | str) -> None:
         path = self._run_folder / STATE_FILE
         if isinstance(folder, str) and Path(folder).resolve() != path.parent.resolve():
             raise ValueError(f"Cannot resume from {folder}: set `output_dir` to it, it is {path.parent} now.")
-        state = ActiveState.load(path, self._fingerprint())
-        self._files.resume(state)
+        state = ActiveState.load(path, self._fingerprint(), fingerprint_defaults(self.args, self.acquisition))
+        self._check_labels(path, state.pool)
+        if not self._files.resume(state):
+            self._train_again(state)
         self._state, self._owns_state_file = state, True
-        self._labeled_split_changed()
+        self._from_main_process(self._write_query_file)  # a kill may have come between it and the state
         logger.info(f"Resumed {path}: round {state.round}, {state.pool.num_labeled} labels, next: {state.phase}.")
+
+    def _train_again(self, state: ActiveState) -> None:
+        """Make the weights of the last round of `state` anew, from the labels that it had."""
+        before, *history, last = self._state, *state.history
+        self._state = ActiveState(Pool(state.pool.size, state.pool.annotations[: last.num_labeled]), history)
+        try:
+            self._train_round(last.round)
+        finally:
+            self._state = before
+        self._files.resumed_round = state.round
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
@@ -251,32 +303,69 @@ class ActiveTrainer(UpstreamTrainer):
         self._has_looked = True
 
     def _start_afresh(self) -> None:
-        fresh = ActiveState(self.pool.given())
+        fresh = self._state.afresh()
         self._check_budget(fresh)  # before anything of an earlier run goes
         if self.history or fresh.pool.num_labeled < self.pool.num_labeled:
             self._owns_state_file = False
         self._state = fresh
-        self._labeled_split_changed()
         self._files.clear()
 
-    def _commit(self, query_file: bool = False) -> None:
-        """Write the state, last of all; what is not in it did not happen."""
-        self._files.save_initial()
-        if self.is_world_process_zero():
-            if not self._owns_state_file:
-                self._set_earlier_run_aside()
-            if query_file:
-                self._write_query_file(self._state.round)
-            self._state.save(self._run_folder / STATE_FILE, self._fingerprint())
-        self._owns_state_file = True
-        self.accelerator.wait_for_everyone()
+    @contextmanager
+    def alone_in_folder(self) -> Iterator[None]:
+        """Keep every other process from working in the run's folder while the body runs.
 
-    def _set_earlier_run_aside(self) -> None:
+        Raises:
+            ValueError: another process works there, or nothing can be written there.
+        """
+        if not self._holds:
+            self._from_main_process(lambda: self._lock.acquire(self._run_folder))
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if not self._holds:
+                self._lock.release()
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[ActiveState]:
+        """Let the body change the state, then write it; where either fails, memory is what the disk is."""
+        state, before, fingerprint = self._state, self._state.mark(), self._fingerprint()
+        self._from_main_process(self._claim_folder)
+        try:
+            yield state
+            self._files.save_initial()
+            self._from_main_process(lambda: state.save(self._run_folder / STATE_FILE, fingerprint))
+            self.accelerator.wait_for_everyone()
+        except BaseException:
+            if not state.is_saved(self._run_folder / STATE_FILE, fingerprint):
+                state.go_back(before)
+            raise
+
+    def _from_main_process(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns on the main process, on every one; where it fails, fail on all of them."""
+        answer: list[Any] = [None, None]
+        if self.is_world_process_zero():
+            try:
+                answer[0] = work()
+            except Exception as error:
+                if self.args.world_size == 1:
+                    raise
+                answer[1] = ValueError(str(error)) if isinstance(error, ValueError) else RuntimeError(repr(error))
+        result, refusal = broadcast_object_list(answer)
+        if refusal is not None:  # on every process, for none to wait for the others
+            raise refusal
+        return cast(T, result)
+
+    def _claim_folder(self) -> None:
         """Keep what people did for an earlier run in the same folder: its labels, and query files they filled in."""
-        for name in (STATE_FILE, QUERIES_FOLDER):
+        if self._owns_state_file:
+            return
+        for name in (STATE_FILE, JOURNAL_FILE, QUERIES_FOLDER):
             kept = set_aside(self._run_folder / name)
             if kept is not None:
                 logger.warning(f"{self._run_folder / name} belonged to an earlier run; it is kept as {kept.name}.")
+        self._owns_state_file = True
 
     def _check_budget(self, state: ActiveState) -> None:
         args, pool = self.args, state.pool
@@ -312,23 +401,14 @@ class ActiveTrainer(UpstreamTrainer):
         self._remember(PendingQuery(self._state.round, chosen, [None] * len(chosen), 0.0, len(chosen)))
 
     def _remember(self, pending: PendingQuery) -> None:
-        self._state.pending, self._state.acquisition_seconds = pending, pending.seconds
-        self._commit(query_file=True)
+        with self._all_or_none() as state:
+            state.pending, state.acquisition_seconds = pending, pending.seconds
+            self._from_main_process(self._write_query_file)  # who reads that something is asked finds what
 
     def _ask_annotator(self, rows: list[int]) -> list[object]:
-        answer: list[Any] = [None, None]
-        if self.is_world_process_zero():
-            assert self.annotator is not None  # _check_budget
-            try:
-                answer[0] = self.annotator.annotate(rows)
-            except Exception as error:
-                if self.args.world_size == 1:
-                    raise
-                answer[1] = ValueError(str(error)) if isinstance(error, ValueError) else RuntimeError(repr(error))
-        labels, refusal = broadcast_object_list(answer)
-        if refusal is not None:  # on every process, for none to wait for the others
-            raise refusal
-        return list(labels)
+        assert self.annotator is not None  # _check_budget
+        annotator = self.annotator
+        return list(self._from_main_process(lambda: annotator.annotate(rows)))
 
     def _tell(self, rows: list[int], labels: list[object], given: bool) -> None:
         pending = self._state.pending
@@ -337,22 +417,18 @@ class ActiveTrainer(UpstreamTrainer):
             raise ValueError(f"Cannot label {len(rows)} rows with {len(labels)} labels: give one label per row.")
         parsed, number = self._parse(rows, labels), self._state.round
         new = [Annotation(r, y, number, scores.get(r), given) for r, y in zip(rows, parsed, strict=True)]
-        split = self._split_with(new)  # what cannot be trained on is refused before it is written
-        self.pool.add(new)
-        self._files.resumed_round = None  # what a killed training left had not seen these labels
-        if pending is not None:
-            left = [row for row in pending.rows if row not in set(rows)]
-            kept = [scores[row] for row in left]
-            self._state.pending = (
-                PendingQuery(pending.round, left, kept, pending.seconds, pending.asked) if left else None
-            )
-        self._commit(query_file=True)
-        self.train_dataset = split
+        if not self.pool.holds(new):
+            self._check_form(new)
+            self._files.resumed_round = None  # what a killed training left had not seen these labels
+            with self._all_or_none() as state:
+                state.pool.add(new)
+                state.pending = None if pending is None else pending.without(rows)
+        self._from_main_process(self._write_query_file)
 
-    def _split_with(self, new: list[Annotation]) -> Dataset:
-        """Return the labeled split with `new` labels; raise ValueError where they do not go with those there."""
+    def _check_form(self, new: list[Annotation]) -> None:
+        """Raise ValueError where the labels of `new` cannot be trained on beside those that are there."""
         try:
-            return self.data.labeled_split(Pool(self.pool.size, [*self.pool.annotations, *new]))
+            self.data.as_column([annotation.label for annotation in (*self.pool.annotations, *new)])
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             rows = ", ".join(str(annotation.row) for annotation in new[:5])
             raise ValueError(
@@ -405,11 +481,11 @@ class ActiveTrainer(UpstreamTrainer):
 
     def _train_round(self, number: int, **kwargs: Any) -> tuple[TrainOutput, float]:
         """Train, or take from the disk what a killed run had trained already."""
-        saved = self._files.finished_training(number)
+        saved = self._files.finished_training(number, self.pool.num_labeled)
         if saved is not None:
             return saved
         started = time.perf_counter()
-        checkpoint = self._files.begin(number)
+        checkpoint = self._files.begin(number, self.pool.num_labeled)
         set_seed(self.args.seed)
         model_init = self.model_init
         self._round_folder, self._batch_of_step = self._files.round_folder(number), (-1, 0)
@@ -465,9 +541,6 @@ class ActiveTrainer(UpstreamTrainer):
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.args.seed * 2**20 + self._state.round)
 
-    def _labeled_split_changed(self) -> None:
-        self.train_dataset = self.data.labeled_split(self.pool)
-
     def _parse(self, rows: list[int], labels: list[Any]) -> list[Label]:
         config = getattr(self.model, "config", None)
         num_labels = getattr(config, "num_labels", None)
@@ -476,18 +549,36 @@ class ActiveTrainer(UpstreamTrainer):
         return self.data.parse_labels(rows, labels, num_labels, problem_type, one_answer)
 
     def _fingerprint(self) -> dict[str, object]:
-        if self._data_fingerprint is None:
-            self._data_fingerprint = self.data.fingerprint()
+        if self._data_fingerprints is None:
+            self._data_fingerprints = {"pool": self.data.fingerprint(), "evaluation": _rows_of(self.eval_dataset)}
+        data, evaluation = self._data_fingerprints.values()
         return run_fingerprint(
-            self._data_fingerprint, self.args, self.model, self.acquisition, self.observable, self.augmentation
+            data, self.args, self.model, self.acquisition, self.observable, self.augmentation, evaluation
         )
 
-    def _write_query_file(self, number: int) -> None:
+    def _check_labels(self, path: Path, pool: Pool) -> None:
+        """Raise ValueError where labels of a state could not have been told."""
+        if pool.size != len(self.data):
+            raise damaged(path, f"it is about {pool.size} rows, and the pool has {len(self.data)}")
+        told = [row for row in pool.labeled_rows if pool.label(row) != self.data.labels[row]]
+        labels = [pool.label(row) for row in told]
+        try:
+            read = self._parse(told, labels)
+        except ValueError as error:
+            raise damaged(path, error) from error
+        for row, label, again in zip(told, labels, read, strict=True):
+            if label != again:
+                raise damaged(path, f"row {row} has the label {label!r}, which nobody can have told")
+
+    def _write_query_file(self) -> None:
+        number = self._state.round
         known = [a for a in self.pool.annotations if a.round == number and a.row not in self._came_labeled]
         pending = self._state.pending
         rows = [annotation.row for annotation in known] + (pending.rows if pending else [])
         scores = [annotation.score for annotation in known] + (list(pending.scores) if pending else [])
         labels = [annotation.label for annotation in known] + [None] * (len(pending.rows) if pending else 0)
+        if not rows:
+            return
         path = self._run_folder / QUERIES_FOLDER / f"round-{number:02d}.jsonl"
         write_query_file(path, self.data.inputs, rows, scores, labels)
 
@@ -497,6 +588,15 @@ class ActiveTrainer(UpstreamTrainer):
             card = inspect.signature(Trainer.create_model_card).bind(self, *args, **kwargs).arguments
             del card["self"]
             write_model_card(Path(str(self.args.output_dir)) / "README.md", self, **card)
+
+
+def _rows_of(dataset: object) -> dict[str, object]:
+    """Return what identifies the rows of a data set, or of each of several."""
+    if isinstance(dataset, Mapping):
+        return {str(name): _rows_of(rows) for name, rows in dataset.items()}
+    if isinstance(dataset, Dataset):
+        return {"rows": len(dataset), "content": content_hash(dataset)}
+    return {}  # its rows cannot be looked at without going through them
 
 
 def _query(pending: PendingQuery) -> Query:

@@ -49,6 +49,10 @@ class ActiveTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Start each round from the weights of the one before, not from the initial weights."},
     )
+    keep_round_files: bool = field(
+        default=False,
+        metadata={"help": "Keep the checkpoints and the model of every round, not only what a resumed run needs."},
+    )
     acquisition: str = field(
         default="noise_stability", metadata={"help": f"How queries are chosen: {', '.join(ACQUISITIONS)}."}
     )

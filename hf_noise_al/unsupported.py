@@ -115,14 +115,15 @@ def _refuse_checkpoints_of_tied_weights(trainer: UpstreamTrainer) -> None:
     if isinstance(model, PreTrainedModel) or hasattr(model, "peft_config"):
         return
     first: dict[int, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if id(parameter) in first:
+    for name, tensor in model.state_dict().items():
+        place = tensor.untyped_storage().data_ptr()
+        if place and place in first:
             raise ValueError(
-                f"Checkpoints of this {type(model).__name__} cannot be written: {first[id(parameter)]} and {name} are "
-                "one tensor, and transformers writes such weights of a `PreTrainedModel` only. Set "
-                "`save_strategy` to 'no', or make the model a `PreTrainedModel`."
+                f"Checkpoints of this {type(model).__name__} cannot be written: {first[place]} and {name} share their "
+                "memory, and transformers writes such weights of a `PreTrainedModel` only. Set `save_strategy` to "
+                "'no', or make the model a `PreTrainedModel`."
             )
-        first[id(parameter)] = name
+        first[place] = name
 
 
 def _refuse_other_sharding(trainer: UpstreamTrainer) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 from datasets import Dataset
+from tiny_run import read_state
 
 from hf_noise_al import ActiveTrainer, cli
 from hf_noise_al.learning_curve import LearningCurve
@@ -401,7 +402,7 @@ def test_query_asks_for_unlabeled_rows_only(recipe: Path, make_texts: Callable[.
 
 def test_query_leaves_out_what_the_model_was_trained_on(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", str(recipe)]) == 0
-    trained = json.loads((recipe.parent / "out" / "active_state.json").read_text())["annotations"]
+    trained = read_state(recipe.parent / "out")["annotations"]
     next_query = str(recipe.parent / "next")
     command = ["query", str(recipe), "--model_name_or_path", str(recipe.parent / "out"), "--output_dir", next_query]
     assert cli.main([*command, "--query_size", "33", "--candidate_size", "40"]) == 0

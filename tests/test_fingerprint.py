@@ -35,7 +35,9 @@ def test_data_model_and_acquisition_are_in_it(tmp_path: Path) -> None:
     assert found["data.rows"] == 3
     assert found["model"] == "BertForSequenceClassification"
     assert found["model.parameters"] == sum(parameter.numel() for parameter in make_model().parameters())
-    assert "num_perturbations=7" in str(found["acquisition"])
+    settings = found["acquisition"]
+    assert isinstance(settings, dict)
+    assert (settings["class"], settings["num_perturbations"]) == ("NoiseStability", "7")
 
 
 def test_functions_are_described_by_name_and_not_by_address() -> None:

@@ -12,6 +12,7 @@ import torch
 import transformers
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from tiny_images import TASK, make_images, prepare_images
+from tiny_run import read_state
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -197,7 +198,7 @@ def test_a_pretrained_vision_model_from_a_folder_runs_unchanged(make: Any, tmp_p
     named = {"model_name_or_path": str(run), "output_dir": str(asked)}
     assert run_recipe("query", tmp_path, **named, **few, query_size=3) == 0
     chosen = [json.loads(line)["row"] for line in (asked / "queries" / "round-00.jsonl").read_text().splitlines()]
-    known = {note["row"] for note in json.loads((run / "active_state.json").read_text())["annotations"]}
+    known = {note["row"] for note in read_state(run)["annotations"]}
     assert len(set(chosen)) == 3 and not known & set(chosen)
 
 

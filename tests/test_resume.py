@@ -8,16 +8,16 @@ import shutil
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_run import Oracle, assert_same_outcome, make_model, make_pool, make_trainer, outcome
+from tiny_run import Oracle, assert_same_outcome, make_model, make_pool, make_trainer, outcome, read_state
 from transformers import TrainerCallback
 
-from hf_noise_al import ActiveTrainer, ActiveTrainerCallback
+from hf_noise_al import ActiveTrainer, ActiveTrainerCallback, round_files
 from hf_noise_al.gradient_sketch import GradientSketch
 from hf_noise_al.observables import features, probabilities
 from hf_noise_al.state import ActiveState
@@ -141,8 +141,9 @@ MOMENTS: dict[str, Callable[[ActiveTrainer], None]] = {
     ),
     "at the end of training": lambda t: t.add_callback(DieAt(t, "on_train_end", 8)),
     "while the model is saved": lambda t: before(
-        t, "_save", lambda folder=None, *_, **__: second(t) and str(folder).endswith(".model.incomplete")
+        round_files, "save_weights", lambda model, folder, write: second(t) and folder.name == ".model.incomplete"
     ),
+    "while the model gets its name": lambda t: before(round_files, "sync_folder", lambda folder: second(t)),
     "between model and evaluation": lambda t: before(t, "_evaluate_round", lambda: second(t)),
     "between evaluation and state": lambda t: before(
         ActiveState, "save", lambda state, *_: len(state.history) == 2 and state.pending is None
@@ -332,11 +333,11 @@ def test_an_earlier_run_in_the_folder_is_kept_when_another_starts(tmp_path: Path
     for label in (0, 1, 0):
         start(tmp_path, pool=unlabeled).annotate([3], [label])
     for number, label in ((1, 0), (2, 1)):
-        kept = json.loads((tmp_path / f"active_state.previous-{number}.json").read_text())
-        assert kept["annotations"][0]["label"] == label
+        (line,) = (tmp_path / f"labels.previous-{number}.jsonl").read_text().splitlines()
+        assert json.loads(line)["label"] == label
         (line,) = (tmp_path / f"queries.previous-{number}" / "round-00.jsonl").read_text().splitlines()
         assert json.loads(line)["label"] == label
-    assert json.loads((tmp_path / "active_state.json").read_text())["annotations"][0]["label"] == 0
+    assert read_state(tmp_path)["annotations"][0]["label"] == 0
 
 
 def test_labels_of_an_interrupted_first_round_are_kept_when_training_starts_afresh(tmp_path: Path) -> None:
@@ -358,19 +359,89 @@ def test_labels_of_an_interrupted_first_round_are_kept_when_training_starts_afre
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     trainer.train()
-    assert len(json.loads((tmp_path / "active_state.previous-1.json").read_text())["annotations"]) == 8
+    assert len((tmp_path / "labels.previous-1.jsonl").read_text().splitlines()) == 8
 
 
 def test_the_state_file_is_plain_and_versioned(tmp_path: Path) -> None:
     trainer = start(tmp_path)
     trainer.train()
-    state = json.loads((tmp_path / "active_state.json").read_text())
-    assert (state["version"], state["phase"], state["round"], state["size"]) == (1, "query", 2, 60)
+    state = read_state(tmp_path)
+    assert (state["version"], state["phase"], state["round"], state["size"]) == (2, "query", 2, 60)
     assert state["fingerprint"]["data.rows"] == 60
     assert state["fingerprint"]["seed"] == 42
     assert [record["num_labeled"] for record in state["history"]] == [8, 14]
     assert len(state["annotations"]) == 14
     assert not list(tmp_path.glob(".active*")), "no temporary file is left"
+
+
+STORED = Path(__file__).parent / "stored_runs"
+
+
+@pytest.mark.parametrize("release", [path.name for path in sorted(STORED.iterdir())])
+def test_a_run_of_an_earlier_release_goes_on_as_it_would_have(tmp_path: Path, release: str) -> None:
+    expected = json.loads((STORED / release / "expected.json").read_text())
+    folder = shutil.copytree(STORED / release / "run", tmp_path / "run")
+    trainer = make_trainer(folder)
+    trainer.resume()
+    assert trainer.pool.num_labeled - trainer.history[-1].num_labeled == 4, "of the last query, two rows are open"
+    trainer.train(resume_from_checkpoint=True)
+    for note, (row, label, number, score) in zip(trainer.pool.annotations, expected["annotations"], strict=True):
+        assert (note.row, note.label, note.round, note.score) == (row, label, number, score)
+    for record, (number, labels, size, metrics) in zip(trainer.history, expected["history"], strict=True):
+        assert (record.round, record.num_labeled, record.query_size) == (number, labels, size)
+        assert record.metrics == pytest.approx(metrics, rel=1e-4)
+    assert read_state(folder)["version"] == 2
+
+
+def test_two_processes_that_resume_one_folder_lose_no_label(tmp_path: Path) -> None:
+    unlabeled = make_pool().remove_columns(["label"])
+    start(tmp_path, pool=unlabeled).annotate([0, 1], [0, 1])
+    first, second = start(tmp_path, pool=unlabeled), start(tmp_path, pool=unlabeled)
+    first.resume()
+    second.resume()
+    first.annotate([2, 3], [0, 1])
+    with pytest.raises(ValueError, match="was changed by another process since this one read it: nothing was written"):
+        second.annotate([4, 5], [0, 1])
+    assert second.pool.labeled_rows == [0, 1]
+    second.resume()
+    second.annotate([4, 5], [0, 1])
+    assert [entry["row"] for entry in read_state(tmp_path)["annotations"]] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_process_left_over_from_a_killed_launch_is_named_and_keeps_others_out(tmp_path: Path) -> None:
+    class Hang(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            (tmp_path / "hangs").touch()
+            time.sleep(60)
+
+    child = in_child(lambda: start(tmp_path / "run", trainer={"callbacks": [Hang()]}).train())
+    while not (tmp_path / "hangs").exists():
+        time.sleep(0.01)
+    with pytest.raises(ValueError, match=f"Process {child} on .* works in .*run, and two would undo each other's"):
+        start(tmp_path / "run").train(resume_from_checkpoint=True)
+    os.kill(child, signal.SIGKILL)
+    wait_for(child)
+    start(tmp_path / "run").train(resume_from_checkpoint=True)
+
+
+def test_labels_that_were_told_may_be_told_again(tmp_path: Path) -> None:
+    trainer = start(tmp_path, pool=make_pool().remove_columns(["label"]))
+    for _ in range(2):
+        trainer.annotate([0, 1], [0, 1])
+    with pytest.raises(ValueError, match="row 0 twice: it already has the label 0"):
+        trainer.annotate([0, 1], [0, 0])
+    assert len(read_state(tmp_path)["annotations"]) == 2
+
+
+def test_labels_in_a_state_that_nobody_can_have_told_are_refused(finished: Path, tmp_path: Path) -> None:
+    """As a state of the first version may have them, which has no checksum."""
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    state = read_state(folder)
+    state["annotations"][2]["label"] = 7
+    del state["labels"], state["checksum"]
+    (folder / "active_state.json").write_text(json.dumps({**state, "version": 1}))
+    with pytest.raises(ValueError, match="is damaged .*the label 7 is outside the model's 2 classes"):
+        make_trainer(folder, num_rounds=1).train(resume_from_checkpoint=True)
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -392,8 +463,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"warm_start": True}, "warm_start was False, is True"),
         ({"pool": make_pool(59)}, "data.rows was 60, is 59"),
         ({"pool": make_pool(seed=5)}, "data.inputs was '.*', is '.*'; data.labels was '.*', is '.*'"),
-        ({"acquisition_kwargs": {"num_perturbations": 4}}, "num_perturbations=3.*, is .*num_perturbations=4"),
-        ({"acquisition": "random", "acquisition_kwargs": None}, r"is 'RandomSampling\(\)'"),
+        ({"acquisition_kwargs": {"num_perturbations": 4}}, "acquisition.num_perturbations was '3', is '4'\\."),
+        (
+            {"acquisition": "random", "acquisition_kwargs": None},
+            "was 'NoiseStability', is 'RandomSampling'",
+        ),
         ({"trainer": {"observable": features}}, "observable was None, is 'features'"),
         ({"trainer": {"model": make_model(type_vocab_size=3)}}, "model.parameters was"),
     ],
@@ -402,6 +476,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_another_run_is_refused_with_what_differs(finished: Path, settings: dict[str, Any], difference: str) -> None:
     with pytest.raises(ValueError, match=f"belongs to another run: .*{difference}"):
         make_trainer(finished, num_rounds=1, **settings).train(resume_from_checkpoint=True)
+
+
+def test_another_evaluation_set_is_refused(finished: Path) -> None:
+    for rows in (make_pool(19, seed=1), {"a": make_pool(20, seed=1)}):
+        with pytest.raises(ValueError, match="belongs to another run: evaluation"):
+            make_trainer(finished, num_rounds=1, trainer={"eval_dataset": rows}).train(resume_from_checkpoint=True)
 
 
 def test_settings_that_do_not_matter_may_change(finished: Path, tmp_path: Path) -> None:
@@ -414,8 +494,8 @@ def test_settings_that_do_not_matter_may_change(finished: Path, tmp_path: Path) 
 def test_functions_among_the_settings_are_the_same_in_another_process(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"acquisition": "core_set", "acquisition_kwargs": None, "num_rounds": 1}
     make_trainer(tmp_path, trainer={"observable": probabilities}, **settings).train()
-    state = json.loads((tmp_path / "active_state.json").read_text())["fingerprint"]
-    assert state["acquisition"] == "CoreSet(observable=features)"
+    state = read_state(tmp_path)["fingerprint"]
+    assert state["acquisition"] == {"class": "CoreSet", "observable": "features"}
     assert state["observable"] == "probabilities"
 
 
@@ -425,10 +505,11 @@ def test_functions_among_the_settings_are_the_same_in_another_process(tmp_path: 
         (lambda text: text[: len(text) // 2], "is damaged"),
         (lambda text: "", "is damaged"),
         (lambda text: "[]", "is damaged"),
-        (lambda text: text.replace('"row":', '"line":'), "is damaged"),
-        (lambda text: text.replace('"version": 1', '"version": 99'), "format version 99, this release reads 1"),
+        (lambda text: text.replace('"round":', '"line":'), "is damaged"),
+        (lambda text: text.replace('"seed": 42', '"seed": 43'), "checksum"),
+        (lambda text: text.replace('"version": 2', '"version": 99'), "format version 99, this release reads 1 to 2"),
     ],
-    ids=["half", "empty", "list", "key", "version"],
+    ids=["half", "empty", "list", "key", "number", "version"],
 )
 def test_a_damaged_state_is_refused(finished: Path, tmp_path: Path, damage: Callable[[str], str], message: str) -> None:
     folder = shutil.copytree(finished, tmp_path / "copy")
@@ -438,11 +519,90 @@ def test_a_damaged_state_is_refused(finished: Path, tmp_path: Path, damage: Call
         make_trainer(folder, num_rounds=1).train(resume_from_checkpoint=True)
 
 
-def test_missing_weights_are_refused(finished: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(finished, tmp_path / "copy")
-    shutil.rmtree(folder / "_rounds" / "00" / "model")
-    with pytest.raises(ValueError, match="the weights in .*00/model are gone. Restore the folder"):
-        make_trainer(folder, num_rounds=1).train(resume_from_checkpoint=True)
+def damages(path: Path) -> Iterator[None]:
+    """Damage the file at `path` in one way after the other."""
+    whole = path.read_bytes()
+    path.unlink()
+    yield
+    for content in (b"", whole[: len(whole) // 2], *(flipped(whole, at) for at in (0, len(whole) // 3, -1))):
+        path.write_bytes(content)
+        yield
+    path.write_bytes(whole)
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    changed = bytearray(data)
+    changed[at] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.long)], ids=["model", "model_init"])
+def test_damaged_weights_are_refused_or_trained_again(tmp_path: Path, fresh: bool) -> None:
+    settings: dict[str, Any] = {"fresh": fresh, "num_train_epochs": 1, "save_strategy": "no"}
+    whole = start(tmp_path / "whole", **settings)
+    whole.train()
+    start(tmp_path / "parts", **{**settings, "num_rounds": 1}).train()
+    kinds = {"initial": 0, "00": 0}
+    for path in sorted((tmp_path / "parts" / "_rounds").rglob("*.*")):
+        kind = path.relative_to(tmp_path / "parts" / "_rounds").parts[0]
+        for number, _ in enumerate(damages(path)):
+            copy = shutil.copytree(tmp_path / "parts", tmp_path / f"{kind}-{path.name}-{number}")
+            kinds[kind] += 1
+            trainer = start(copy, **settings)
+            if kind == "initial" and not (path.name == "checksums.json" and number == 0):
+                with pytest.raises(ValueError, match=r"Cannot resume: .*_rounds/initial.* (is damaged|are gone)"):
+                    trainer.train(resume_from_checkpoint=True)
+            else:
+                trainer.train(resume_from_checkpoint=True)
+                assert_same_outcome(outcome(trainer), outcome(whole))
+            shutil.rmtree(copy)
+    assert kinds["00"] == 18 + 6, "weights, output, checksums and the count of labels, in six ways each"
+    assert kinds["initial"] == (0 if fresh else 12)
+
+
+def test_damaged_weights_that_nothing_is_left_to_make_from_are_refused(tmp_path: Path) -> None:
+    start(tmp_path, warm_start=True).train()
+    next((tmp_path / "_rounds" / "01" / "model").glob("*.safetensors")).unlink()
+    with pytest.raises(ValueError, match=r"weights.safetensors is damaged \(it is not what was written\). Restore"):
+        start(tmp_path, warm_start=True, num_rounds=3).train(resume_from_checkpoint=True)
+    shutil.rmtree(tmp_path / "_rounds" / "01")
+    with pytest.raises(ValueError, match="the weights in .*01/model are gone. Restore the folder"):
+        start(tmp_path, warm_start=True, num_rounds=3).train(resume_from_checkpoint=True)
+
+
+def test_a_training_on_fewer_labels_is_not_taken_for_the_one_on_all(tmp_path: Path) -> None:
+    """Killed, resumed for more labels, and killed again before the training on all of them began."""
+    unlabeled = make_pool().remove_columns(["label"])
+
+    class Interrupt(ActiveTrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    killed = start(tmp_path, pool=unlabeled, trainer={"callbacks": [Interrupt()]})
+    killed.annotate([0, 1, 2, 3], [0, 1, 0, 1])
+    with pytest.raises(KeyboardInterrupt):
+        killed.fine_tune()
+    second = start(tmp_path, pool=unlabeled)
+    second.resume()
+    second.annotate([10, 11, 12, 13], [0, 1, 0, 1])
+    third = start(tmp_path, pool=unlabeled)
+    third.resume()
+    assert third.fine_tune().global_step == 4, "two epochs of two batches"
+
+
+def test_only_what_a_resume_needs_is_left(tmp_path: Path) -> None:
+    start(tmp_path / "usual").train()
+    left = sorted(path.relative_to(tmp_path / "usual" / "_rounds").as_posix() for path in every(tmp_path / "usual"))
+    files = ["checksums.json", "train_output.json", "weights.safetensors"]
+    kept = [f"01/model/{name}" for name in files]
+    assert left == ["01/labels.json", *kept, "initial/checksums.json", "initial/weights.safetensors"]
+    start(tmp_path / "all", keep_round_files=True).train()
+    assert {path.parent.name for path in every(tmp_path / "all")} >= {"checkpoint-2", "checkpoint-4", "model"}
+    assert len(list((tmp_path / "all" / "_rounds").glob("*/model"))) == 2
+
+
+def every(folder: Path) -> list[Path]:
+    return [path for path in (folder / "_rounds").rglob("*") if path.is_file()]
 
 
 def test_a_missing_state_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import tiny_tasks
 import torch
 from datasets import Dataset, DatasetDict, Features, Image
 from segmentation_data import CONFIGS, NAMES, SIZES, VALUE_OF_VOID, make_folder, make_scenes
+from tiny_run import read_state
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -106,7 +107,7 @@ def test_masks_are_held_out_and_the_state_keeps_them_as_text(data: Path, tmp_pat
     trainer = make_trainer(data, tmp_path)
     assert "labels" not in trainer.data.inputs.column_names and "mask" not in trainer.data.inputs.column_names
     trainer.train()
-    state = json.loads((tmp_path / "active_state.json").read_text())
+    state = read_state(tmp_path)
     kept = {entry["row"]: entry["label"] for entry in state["annotations"]}
     assert len(kept) == 6
     scenes = make_scenes(12)
@@ -138,7 +139,7 @@ def test_people_answer_with_paths_of_pictures_and_the_run_goes_on(data: Path, tm
         entry["label"] = f"{entry['row']}.png"
     file.write_text("\n".join(map(json.dumps, asked)))
     assert main([*words, "--resume_from_checkpoint", "true"]) == 0
-    state = json.loads((run / "active_state.json").read_text())
+    state = read_state(run)
     assert [entry["row"] for entry in state["annotations"]][3:] == [entry["row"] for entry in asked]
     PIL.Image.new("L", (3, 3)).save(queries / f"{asked[0]['row']}.png")
 

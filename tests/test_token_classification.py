@@ -10,6 +10,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Sequence as SequenceFeature
+from tiny_run import read_state
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForTokenClassification,
@@ -371,7 +372,7 @@ def test_tags_are_revealed_by_queries_and_kept_word_by_word(
     trainer.train()
     assert [record.num_labeled for record in trainer.history] == [4, 7]
     assert set(trainer.history[1].metrics) == {"eval_f1", "eval_precision", "eval_recall", "eval_accuracy", "eval_loss"}
-    state = json.loads((tmp_path / "active_state.json").read_text())
+    state = read_state(tmp_path)
     kept = {entry["row"]: entry["label"] for entry in state["annotations"]}
     assert kept == {row: pool["tags"][row] for row in kept} and len(kept) == 7
     line = json.loads((tmp_path / "queries" / "round-01.jsonl").read_text().splitlines()[0])
@@ -449,7 +450,7 @@ def test_the_command_trains_in_rounds_and_queries_with_what_it_trained(
     asked = ["query", str(recipe), "--model_name_or_path", f"{tmp_path}/run", "--output_dir", f"{tmp_path}/next"]
     assert main(asked) == 0
     lines = [json.loads(line) for line in (tmp_path / "next" / "queries" / "round-00.jsonl").read_text().splitlines()]
-    known = {a["row"] for a in json.loads((tmp_path / "run" / "active_state.json").read_text())["annotations"]}
+    known = {a["row"] for a in read_state(tmp_path / "run")["annotations"]}
     assert len(lines) == 3 and not known & {line["row"] for line in lines}
     assert all(line["label"] is None and line["tokens"] for line in lines)
 

@@ -21,6 +21,7 @@ from tiny_run import (
     make_pool,
     make_trainer,
     outcome,
+    read_state,
 )
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
@@ -35,10 +36,6 @@ def with_labels(pool: Dataset, labels: list[Any], kind: str) -> Dataset:
     return Dataset.from_dict({**pool.remove_columns(["label"])[:], "label": column["label"][:]}).cast_column(
         "label", Value(kind)
     )
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "active_state.json").read_text())
 
 
 # ---- what it accepts -------------------------------------------------------------------------------------------------
@@ -365,6 +362,7 @@ def test_the_users_own_parts_work_as_in_trainer(tmp_path: Path, tiny_tokenizer: 
         },
         num_rounds=2,
         save_strategy="epoch",
+        keep_round_files=True,
     )
     trainer.train()
     assert seen["events"] == ["train", "evaluate"] * 2
@@ -514,7 +512,7 @@ def test_a_label_of_another_form_is_refused_and_the_right_one_taken(
     trainer = make_trainer(tmp_path, pool=pool, trainer=settings, max_steps=1)
     with pytest.raises(ValueError, match="Cannot label row 4: the label .* is "):
         trainer.annotate([3, 4], [right, wrong])
-    assert 3 not in trainer.pool.labeled_rows and not list(tmp_path.iterdir())
+    assert 3 not in trainer.pool.labeled_rows and [path.name for path in tmp_path.iterdir()] == [".lock"]
     trainer.annotate([3, 4], [right, right])
     trainer.fine_tune()
 
@@ -567,7 +565,7 @@ def test_a_budget_larger_than_the_pool_is_refused_before_any_work(tmp_path: Path
     trainer = make_trainer(tmp_path, query_size=30)
     with pytest.raises(ValueError, match=r"3 rounds need 68 labels \(0 there, 8 initial, 2 queries of 30\)"):
         trainer.train()
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_run_that_cannot_start_leaves_the_run_before_it_alone(tmp_path: Path) -> None:
@@ -797,8 +795,7 @@ def test_training_again_starts_afresh_and_ends_the_same(tmp_path: Path, fresh: b
     first = outcome(trainer)
     trainer.train()
     assert_same_outcome(outcome(trainer), first)
-    kept = json.loads((tmp_path / "active_state.previous-1.json").read_text())
-    assert len(kept["annotations"]) == 20
+    assert len((tmp_path / "labels.previous-1.jsonl").read_text().splitlines()) == 20
     assert len(list((tmp_path / "queries.previous-1").iterdir())) == 3
 
 
@@ -894,6 +891,7 @@ def test_best_model_and_save_limit_work_inside_a_round(tmp_path: Path) -> None:
         metric_for_best_model="eval_loss",
         num_rounds=2,
         learning_rate=0.3,
+        keep_round_files=True,
     )
     best = []
 

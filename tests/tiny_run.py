@@ -1,6 +1,7 @@
 """A pool of texts, a BERT of a few kilobytes and a trainer over them: a run of three rounds takes about a second."""
 
 import gc
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,14 @@ def make_trainer(
     if "model" in settings and "model_init" in settings:
         del settings["model"]
     return ActiveTrainer(args=make_arguments(output_dir, **arguments), **settings)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what the state of the run in `folder` says, with its labels under ``annotations``."""
+    state: dict[str, Any] = json.loads((folder / "active_state.json").read_text())
+    journal = folder / "labels.jsonl"
+    lines = journal.read_bytes()[: state["labels"]["bytes"]].splitlines() if journal.exists() else []
+    return {**state, "annotations": [json.loads(line) for line in lines]}
 
 
 def outcome(trainer: ActiveTrainer) -> dict[str, Any]:

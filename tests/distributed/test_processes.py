@@ -1,6 +1,5 @@
 """Several processes on one machine, by gloo: the same picks, whole training, one writer, exact resume."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +11,7 @@ import processes_script
 import pytest
 import torch
 from launching import only_if_upstream_resumes
+from tiny_run import read_state
 
 pytestmark = pytest.mark.slow  # it starts interpreters
 
@@ -87,7 +87,7 @@ def test_one_process_writes(two: list[dict[str, Any]], two_folder: Path) -> None
     run = two_folder / "whole"
     assert {path.name for path in run.iterdir()} == {"_rounds", "active_state.json", "queries"}
     assert {path.name for path in (run / "_rounds").iterdir()} == {"initial", "00", "01", "02"}
-    state = json.loads((run / "active_state.json").read_text())
+    state = read_state(run)
     assert len(state["annotations"]) == 20
     assert not [path for path in two_folder.rglob("*previous*")], "nothing was written twice"
     assert not [path for path in two_folder.rglob("*.incomplete")]
@@ -104,6 +104,6 @@ def test_four_processes_ask_for_the_same_rows_in_the_same_order(
 @only_if_upstream_resumes
 def test_a_run_killed_on_two_processes_resumes_exactly(tmp_path: Path, two: list[dict[str, Any]]) -> None:
     launch("torchrun", 2, tmp_path, "killed", check=False)
-    assert json.loads((tmp_path / "killed" / "active_state.json").read_text())["round"] == 1
+    assert read_state(tmp_path / "killed")["round"] == 1
     for found in launch("torchrun", 2, tmp_path, "killed"):
         assert found["killed"] == two[0]["resume"]["whole"]

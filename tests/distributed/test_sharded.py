@@ -12,6 +12,7 @@ import sharded_script
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from launching import only_if_upstream_resumes
+from tiny_run import read_state
 from transformers import BertForSequenceClassification
 
 from hf_noise_al.weight_files import whole_weights
@@ -188,7 +189,7 @@ def test_simulated_sharding_killed_while_it_trains_resumes_exactly(
     if strategy == "zero3" and part != "killed":
         pytest.skip("ZeRO-3 has one kind of checkpoint")
     launch(strategy, 2, tmp_path, part, check=False)
-    assert json.loads((tmp_path / "killed" / "active_state.json").read_text())["round"] == 1
+    assert read_state(tmp_path / "killed")["round"] == 1
     assert list((tmp_path / "killed" / "_rounds" / "01").glob("checkpoint-*"))
     for found in launch(strategy, 2, tmp_path, part):
         assert found[part] == two[0]["uninterrupted"]
@@ -206,7 +207,7 @@ def test_a_process_that_dies_in_a_query_ends_the_run_and_resume_repeats_the_quer
     ended_first = "(SIGTERM)" in done.stderr  # the launcher may end the other process before that can say anything
     assert ended_first or "Another process of this run died or stopped answering during a query" in done.stderr
     assert "SIGKILL" in done.stderr
-    state = json.loads((tmp_path / "mortal" / "active_state.json").read_text())
+    state = read_state(tmp_path / "mortal")
     assert (state["round"], state["phase"], state["pending"]) == (1, "query", None)
     resumed, _ = launch(strategy, 2, tmp_path, "mortal")
     (tmp_path / "whole").mkdir()
