@@ -12,6 +12,7 @@ Upstream names relied on, each pinned by a test: ``Trainer.model_accepts_loss_kw
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from .callbacks import ActiveTrainerCallback
 from .checksums import check_folder, write_checksums
 from .sharding import is_sharded, settle, settle_by
 from .training_args import ActiveTrainingArguments
-from .unsupported import refuse_unsupported
+from .unsupported import refuse_unsupported, refuse_unwritable_folder
 from .weight_files import WEIGHTS_FILE, load_weights, save_weights, whole_weights
 
 HUB_FOLDER = "_hub"
@@ -47,6 +48,7 @@ class UpstreamTrainer(Trainer):
     _signature_columns: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        refuse_unwritable_folder(inspect.signature(Trainer.__init__).bind(self, *args, **kwargs).arguments.get("args"))
         super().__init__(*args, **kwargs)
         refuse_unsupported(self)
         _log_as_transformers_does(self.args)
