@@ -85,13 +85,13 @@ def test_a_run_stopped_on_two_processes_resumes_exactly(two: list[dict[str, Any]
 @only_if_upstream_resumes
 def test_one_process_writes(two: list[dict[str, Any]], two_folder: Path) -> None:
     run = two_folder / "whole"
-    assert {path.name for path in run.iterdir()} == {"_rounds", "active_state.json", "queries"}
-    assert {path.name for path in (run / "_rounds").iterdir()} == {"initial", "00", "01", "02"}
+    assert {path.name for path in run.iterdir()} == {".lock", "_rounds", "active_state.json", "labels.jsonl", "queries"}
+    assert {path.name for path in (run / "_rounds").iterdir()} == {"initial", "02"}
     state = read_state(run)
     assert len(state["annotations"]) == 20
     assert not [path for path in two_folder.rglob("*previous*")], "nothing was written twice"
     assert not [path for path in two_folder.rglob("*.incomplete")]
-    assert (run / "_rounds" / "02" / "model" / "model.safetensors").exists()
+    assert (run / "_rounds" / "02" / "model" / "weights.safetensors").exists()
 
 
 def test_four_processes_ask_for_the_same_rows_in_the_same_order(
