@@ -635,6 +635,31 @@ def test_damaged_weights_are_refused_or_trained_again(tmp_path: Path, fresh: boo
     assert kinds["initial"] == (0 if fresh else 12)
 
 
+@pytest.mark.long
+def test_damaged_checkpoints_are_passed_over(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+    fresh = uninterrupted["fresh"]
+    stopped = shutil.copytree(uninterrupted["first round"], tmp_path / "stopped")
+
+    def work() -> None:
+        trainer = start(stopped, fresh)
+        MOMENTS["while training"](trainer)
+        go_on(trainer, stopped)
+
+    assert wait_for(in_child(work)) == -signal.SIGKILL
+    files = [path.relative_to(stopped) for path in (stopped / "_rounds" / "01").rglob("*") if path.is_file()]
+    assert len(files) == 17, "eight of each checkpoint, and the count of labels"
+    folder = tmp_path / "run"
+    for path in files:
+        shutil.copytree(stopped, folder)
+        for _ in damages(folder / path):
+            copy = shutil.copytree(folder, tmp_path / "copy")
+            trainer = start(copy, fresh)
+            trainer.train(resume_from_checkpoint=True)
+            assert_same_outcome(outcome(trainer), uninterrupted)
+            shutil.rmtree(copy)
+        shutil.rmtree(folder)
+
+
 def test_damaged_weights_that_nothing_is_left_to_make_from_are_refused(tmp_path: Path) -> None:
     start(tmp_path, warm_start=True).train()
     next((tmp_path / "_rounds" / "01" / "model").glob("*.safetensors")).unlink()
