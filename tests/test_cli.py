@@ -362,7 +362,28 @@ def test_starting_afresh_loses_no_typed_label_and_a_refused_start_touches_nothin
     assert cli.main(["run", str(recipe), "--start_afresh", "true", "--dataset_name", "gone.csv"]) == 2
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert cli.main(["run", str(recipe), "--start_afresh", "true", "--num_rounds", "1"]) == 0
-    assert (out / "queries.previous-1" / "round-00.jsonl").read_text() == typed
+    assert (out / "previous-1" / "queries" / "round-00.jsonl").read_text() == typed
+    names = ("active_state.json", "labels.jsonl", "learning_curve.json", "learning_curve.png", "settings.json")
+    assert all((out / "previous-1" / name).read_bytes() == before[out / name] for name in names)
+
+
+def test_starting_afresh_with_the_answers_in_its_folder_finds_them(
+    recipe: Path, make_texts: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, data = make_texts(40), str(recipe.parent / "data" / "train.parquet")
+    Dataset.from_dict({"text": rows["text"], "label": [0, 1, *[None] * 38]}).to_parquet(data)
+    queries = recipe.parent / "out" / "queries"
+    command = ["run", str(recipe), "--label_file", str(queries), "--class_names", "0", "1", "--num_rounds", "2"]
+    assert cli.main(command) == 2
+    answers = [
+        {**line, "label": str(rows["label"][int(str(line["row"]))])} for line in lines(queries / "round-01.jsonl")
+    ]
+    (queries / "round-01.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    assert cli.main([*command, "--start_afresh", "true"]) == 0
+    assert LearningCurve.load(recipe.parent / "out").num_labeled == (2, 5)
+    for folder in (queries, recipe.parent / "out" / "previous-1" / "queries"):
+        assert lines(folder / "round-01.jsonl") == answers
+    assert f"are kept in {recipe.parent / 'out' / 'previous-1'}" in capsys.readouterr().err
 
 
 def test_people_fill_in_the_query_files_until_the_rounds_are_done(
