@@ -72,11 +72,13 @@ def _first_free(folder: Path) -> Path:
 
 def _entry_of(folder: Path, path: Path) -> Path | None:
     """Return what in `folder` is `path` or holds it; None where that is elsewhere, or kept from an earlier run."""
-    whole, inside = folder.resolve(), path.resolve()
-    if not inside.exists() or whole == inside or not inside.is_relative_to(whole):
+    if not path.exists():
         return None
-    name = inside.relative_to(whole).parts[0]
-    return None if _KEPT.fullmatch(name) else folder / name
+    whole = path.absolute()
+    for entry in (whole, *whole.parents):  # step by step, for links on the way
+        if entry.parent.samefile(folder):
+            return None if _KEPT.fullmatch(entry.name) else folder / entry.name
+    return None
 
 
 def _copy(source: Path, target: Path) -> None:

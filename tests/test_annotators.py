@@ -149,7 +149,7 @@ def test_a_label_that_was_changed_after_it_was_told_is_refused(path: Path, label
     for look in (lambda: annotator.check([]), lambda: annotator.annotate([0])):
         with pytest.raises(
             ValueError,
-            match=f"line 2: row 7 has the label {shown}, and the run was told 1. Put 1 back, or start afresh",
+            match=f"line 2: row 7 has the label {shown}, and in the run it has 1. Put 1 back; .* start afresh",
         ):
             look()
     annotator.compare_with(known({7: 2}))
@@ -174,6 +174,8 @@ def test_the_file_that_asks_for_a_row_is_named(tmp_path: Path) -> None:
     (tmp_path / "round-100.jsonl").write_text('{"row": 3, "label": null}\n')
     with pytest.raises(ValueError, match=r"Fill in the labels in .*round-100\.jsonl"):
         LabelFile(tmp_path).annotate([3])
+    with pytest.raises(ValueError, match=r'Add a line such as {"row": 4, "label": 0} for each to .*round-99\.jsonl'):
+        LabelFile(tmp_path).annotate([4])
 
 
 @pytest.mark.parametrize("content", ["é".encode("latin-1"), '{"row": 0}'.encode("utf-16"), None])

@@ -73,6 +73,16 @@ def test_answers_that_the_new_run_reads_stay_and_are_copied(folder: Path, named:
     assert not (folder / "active_state.json").exists()
 
 
+def test_answers_that_a_link_leads_to_stay(folder: Path, tmp_path: Path) -> None:
+    (folder / "queries").rename(tmp_path / "elsewhere")
+    (folder / "queries").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(folder)
+    for named in (folder / "queries", tmp_path / "link" / "queries"):
+        kept = keep_earlier_run(folder, named)
+        assert kept is not None and (kept / "queries" / "round-00.jsonl").is_file()
+        assert (folder / "queries" / "round-00.jsonl").read_text() == ANSWERED
+
+
 def test_a_label_file_of_ones_own_in_the_folder_stays_and_is_copied(folder: Path) -> None:
     (folder / "answers.jsonl").write_text(ANSWERED + OPEN)
     keep_earlier_run(folder, folder / "answers.jsonl")

@@ -102,11 +102,10 @@ class LabelFile(Annotator):
             return False
 
     def _nothing_for(self, missing: Sequence[int], asked: int, lines: Sequence[LabelLine]) -> ValueError:
-        places = [line.path for line in lines if line.row == missing[0]] or [line.path for line in lines[-1:]]
-        example = json.dumps({"row": missing[0], "label": 0})
-        remedy = f"Add a line such as {example} for each"
-        if self.path.is_dir() and places:
-            remedy = f"Fill in the labels in {places[-1]}"
+        asking = [line.path for line in lines if line.row == missing[0]]
+        remedy = f"Add a line such as {json.dumps({'row': missing[0], 'label': 0})} for each"
+        if self.path.is_dir():
+            remedy = f"Fill in the labels in {asking[-1]}" if asking else f"{remedy} to {self._files()[-1]}"
         return ValueError(
             f"{self.path} has no label for {len(missing)} of the {asked} rows asked for, the first is row "
             f"{missing[0]}. {remedy}, then resume; nothing that was labeled is lost."
@@ -123,7 +122,7 @@ def _refuse_other_label(line: LabelLine, known: KnownRows) -> None:
     if label != told:
         number = "" if label == line.label else f" ({shortened(label)})"
         raise ValueError(
-            f"{line.place}: row {line.row} has the label {shortened(line.label)}{number}, and the run was told "
-            f"{shortened(told)}. Put {shortened(told)} back, or start afresh (`--start_afresh true`) for a run that "
-            "learns from the new label."
+            f"{line.place}: row {line.row} has the label {shortened(line.label)}{number}, and in the run it has "
+            f"{shortened(told)}. Put {shortened(told)} back; or, for a run that learns from the new label, start "
+            "afresh (`--start_afresh true`), or mend the data where the old one stands there."
         )
