@@ -156,6 +156,20 @@ def test_a_label_that_was_changed_after_it_was_told_is_refused(path: Path, label
     annotator.check([0])
 
 
+def test_whatever_a_reader_raises_is_a_refusal_with_the_line(path: Path) -> None:
+    def read(row: int, label: object) -> Label:
+        raise OSError(36, "File name too long")
+
+    path.write_text('{"row": 0, "label": "x"}\n{"row": 9, "label": 1}\n{"row": 9, "label": 2}\n')
+    annotator = LabelFile(path)
+    annotator.compare_with(KnownRows({}, read, lambda lines: None))
+    with pytest.raises(ValueError, match="line 3: row 9 has two labels, 1 and 2"):
+        annotator.annotate([0])
+    path.write_text('{"row": 0, "label": "x"}\n')
+    with pytest.raises(ValueError, match="line 1: the label 'x' cannot be read .*File name too long"):
+        annotator.annotate([0])
+
+
 def test_there_is_nothing_to_check_where_nobody_wrote_anything(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing.jsonl"):
         annotator = LabelFile(path)

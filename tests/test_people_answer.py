@@ -129,6 +129,23 @@ def test_a_changed_label_is_learned_from_by_a_run_that_starts_afresh(
     assert [entry["label"] for entry in read_state(queries.parent)["annotations"]] == [1] * 8
 
 
+def test_nothing_of_an_earlier_run_is_removed_before_its_answers_are_kept(
+    start: Callable[..., ActiveTrainer], queries: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits(start())
+    fill_in(queries / "round-00.jsonl")
+    waits(start(), resume=True)
+    before = {path: path.read_bytes() for path in queries.parent.rglob("*") if path.is_file()}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_noise_al.trainer.keep_earlier_run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        start().train()
+    assert {path: path.read_bytes() for path in queries.parent.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_answers_that_were_not_read_yet_are_found_by_a_run_that_starts_afresh(
     start: Callable[..., ActiveTrainer], queries: Path, seed: int, caplog: pytest.LogCaptureFixture

@@ -84,11 +84,11 @@ class LabelFile(Annotator):
                     f"{shortened(line.label)}. The other is in {other.place}: leave one of them."
                 )
         if self._known is not None:
-            concerned = {*rows, *self._known.told}
-            labeled = [line for line in labeled if line.row in concerned]
-            self._known.refuse_other_rows(labeled)
+            asked, told = set(rows), self._known.told
+            self._known.refuse_other_rows([line for line in labeled if line.row in asked])  # told rows were, then
             for line in labeled:
-                _refuse_other_label(line, self._known)
+                if line.row in asked or line.row in told:
+                    _refuse_other_label(line, self._known)
         return {row: line.label for row, line in first.items()}
 
     def _agree(self, one: LabelLine, other: LabelLine) -> bool:
@@ -98,7 +98,7 @@ class LabelFile(Annotator):
             return False
         try:
             return self._known.read(one.row, one.label) == self._known.read(other.row, other.label)
-        except ValueError:
+        except Exception:
             return False
 
     def _nothing_for(self, missing: Sequence[int], asked: int, lines: Sequence[LabelLine]) -> ValueError:
@@ -118,6 +118,8 @@ def _refuse_other_label(line: LabelLine, known: KnownRows) -> None:
         label = known.read(line.row, line.label)
     except ValueError as error:
         raise ValueError(f"{line.place}: {error}") from error
+    except Exception as error:  # what is typed may send a reader of pictures anywhere
+        raise ValueError(f"{line.place}: the label {shortened(line.label)} cannot be read ({error!r}).") from error
     told = known.told.get(line.row, label)
     if label != told:
         number = "" if label == line.label else f" ({shortened(label)})"
