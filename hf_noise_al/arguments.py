@@ -36,7 +36,10 @@ class ModelArguments:
     )
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
     trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run model code that comes from the Hub repository. Read it first."}
+        default=False,
+        metadata={
+            "help": "Run code that comes with a model of the Hub, or as a metric of the Hub or a folder. Read it first."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -121,7 +124,10 @@ class DataArguments:
     crop_padding: int = field(default=4, metadata={"help": "Zeros around an image before it is cropped."})
     metric: list[str] | None = field(
         default=None,
-        metadata={"help": "Metrics by their names in `evaluate`, such as `accuracy f1` or `glue/mrpc`."},
+        metadata={
+            "help": "Metrics by their names in `evaluate`, such as `accuracy f1` or `glue/mrpc`. What the library does "
+            "not compute itself is code that needs trust_remote_code."
+        },
     )
     metric_for_curve: str | None = field(
         default=None, metadata={"help": "Metric of the learning curve, with or without `eval_`; default: the first."}
@@ -141,6 +147,8 @@ class DataArguments:
                     f"Unknown `augmentation` {word}.{did_you_mean(word, AUGMENTATIONS)} "
                     f"There are: {', '.join(AUGMENTATIONS)}."
                 )
+        if not 0 <= self.split_seed < 2**32:
+            raise InvalidArgument(f"`split_seed` is {self.split_seed}. Set it between 0 and {2**32 - 1}.")
         for name in ("max_train_samples", "max_eval_samples", "max_seq_length", "image_size", "crop_padding"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .recipe import InvalidArgument, did_you_mean, find_recipe, list_recipes
+from .shown_text import one_line, printable
 
 if TYPE_CHECKING:
     from .learning_curve import LearningCurve
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb, rest = (words[0], words[1:]) if words else ("", [])
     if verb in ("", "-h", "--help"):
-        print(USAGE, end="")
+        _say(USAGE, end="")
         return DONE if verb else WRONG_INPUT
     try:
         if verb not in VERBS:
@@ -49,14 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _log_lines_on_stderr():
             VERBS[verb](rest)
         part_from_other_processes()
-    except KeyboardInterrupt:
-        print(_how_to_go_on(words), file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        tell = getattr(interrupt, "how_to_go_on", None)
+        print(tell(words) if tell else "Interrupted.", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, FileNotFoundError, ImportError) as error:
         if not _is_refusal(error):
             raise
         logging.getLogger(__package__).debug("Refused.", exc_info=True)
-        print(f"hf-noise-al: {error}", file=sys.stderr)
+        print(f"hf-noise-al: {printable(str(error))}", file=sys.stderr)
         return WRONG_INPUT
     return DONE
 
@@ -75,7 +76,7 @@ def _run(words: list[str]) -> None:
         _print_settings("run")
         return
     for text in run(*_recipe_and_flags("run", words)):
-        print(text, flush=True)
+        _say(text)
 
 
 def _query(words: list[str]) -> None:
@@ -85,7 +86,7 @@ def _query(words: list[str]) -> None:
         _print_settings("query")
         return
     for text in query(*_recipe_and_flags("query", words)):
-        print(text, flush=True)
+        _say(text)
 
 
 def _compare(words: list[str]) -> None:
@@ -97,11 +98,11 @@ def _compare(words: list[str]) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves, as png, svg or pdf")
     parser.add_argument("--baseline", default="random", help="acquisition to compare with (default: random)")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    options = parser.parse_args(words)
+    options = _options(parser, words)
     if options.plot is not None and options.plot.suffix.lower() not in FORMATS:
         raise InvalidArgument(f"Cannot draw {options.plot}: name a file that ends in one of {', '.join(FORMATS)}.")
     comparisons = compare(_curves(options.runs), options.baseline)
-    print(to_json(comparisons) if options.json else format_table(comparisons), end="" if options.json else "\n")
+    _say(to_json(comparisons) if options.json else format_table(comparisons), end="" if options.json else "\n")
     if options.plot is not None:
         try:
             plot_curves(comparisons, options.plot)
@@ -111,13 +112,13 @@ def _compare(words: list[str]) -> None:
 
 def _recipes(words: list[str]) -> None:
     parser = argparse.ArgumentParser("hf-noise-al recipes", description="List the recipes that come with the library.")
-    parser.parse_args(words)
+    _options(parser, words)
     recipes = list_recipes()
     if not recipes:
         raise InvalidArgument("Found no recipes beside the library. Pass the path of a YAML file to `run`.")
     width = max(map(len, recipes))
     for name, line in recipes.items():
-        print(f"{name:<{width}}  {line}")
+        _say(f"{name:<{width}}  {line}")
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
@@ -145,6 +146,23 @@ def _curves(runs: Sequence[Path]) -> list[LearningCurve]:
     return curves
 
 
+def _say(text: str, end: str = "\n") -> None:
+    """Print `text`; where nobody reads any more, as after ``| head``, go on in silence."""
+    try:
+        print(printable(text), end=end, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes there
+
+
+def _options(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Return the options in `words`; print the help where it is asked for."""
+    try:
+        return parser.parse_args(words)
+    except SystemExit:
+        _say("", end="")  # argparse leaves its help in the buffer
+        raise
+
+
 def _wants_help(words: Sequence[str]) -> bool:
     return "-h" in words or "--help" in words
 
@@ -152,7 +170,15 @@ def _wants_help(words: Sequence[str]) -> bool:
 def _print_settings(verb: str) -> None:
     from .settings_help import describe_settings
 
-    print(describe_settings(verb))
+    _say(describe_settings(verb))
+
+
+class _Formatter(logging.Formatter):
+    """Writes a message in one line, whatever names it shows."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        text = super().formatMessage(record)
+        return one_line(text, len(text))
 
 
 @contextmanager
@@ -161,7 +187,7 @@ def _log_lines_on_stderr() -> Iterator[None]:
     logger = logging.getLogger(__package__)
     level, propagate = logger.level, logger.propagate
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
     logger.propagate = False
@@ -177,13 +203,3 @@ def _is_refusal(error: BaseException) -> bool:
     """Return whether the library itself raised `error`, as a message to the user, rather than something under it."""
     frames = traceback.extract_tb(error.__traceback__)
     return isinstance(error, InvalidArgument) or Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
-
-
-def _how_to_go_on(words: list[str]) -> str:
-    if words[0] != "run":
-        return "Interrupted."
-    resumed = shlex.join(["hf-noise-al", *words, *(() if "--resume_from_checkpoint" in words else _RESUME)])
-    return f"Interrupted; rounds and labels so far are saved. To go on:\n  {resumed}"
-
-
-_RESUME = ("--resume_from_checkpoint", "true")

@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 from datasets.table import InMemoryTable
 
 from .pool import Label, Pool
+from .shown_text import listed
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 NUM_WORDS = "num_words"
@@ -46,7 +47,7 @@ class PoolDataset:
         if len(dataset) == 0:
             raise ValueError("`train_dataset` is empty: there is nothing to label.")
         if label_column is not None and label_column not in dataset.column_names:
-            columns = ", ".join(dataset.column_names)
+            columns = listed(dataset.column_names)
             raise ValueError(f"`train_dataset` has no column {label_column!r}. It has {columns}.")
         found = [name for name in LABEL_COLUMNS if name in dataset.column_names]
         self.label_column = label_column or (found[0] if found else None)
@@ -151,7 +152,9 @@ class PoolDataset:
         if isinstance(label, str):
             names = getattr(self.label_feature, "names", None)
             if names is None or label not in names:
-                known = f"Classes are {', '.join(names)}." if names else "Encode them with `class_encode_column` first."
+                known = (
+                    f"Classes are {listed(names, 12)}." if names else "Encode them with `class_encode_column` first."
+                )
                 raise ValueError(f"the label {label!r} is not a known class. {known}")
             return int(names.index(label))
         plain = label.tolist() if hasattr(label, "tolist") else label
@@ -233,10 +236,9 @@ def parse_tags(label: object, names: Sequence[str], num_words: int | None) -> li
     for word, tag in enumerate(tags):
         whole = isinstance(tag, int | float) and not isinstance(tag, bool) and tag == tag // 1
         if not whole or not 0 <= tag < len(names):
-            shown = ", ".join([*names[:12], *(["..."] if len(names) > 12 else [])])
             raise ValueError(
                 f"the tag {plain[word]!r} of word {word} is outside the {len(names)} classes. Give the name of a class "
-                f"({shown}), or its number, from 0 to {len(names) - 1}."
+                f"({listed(names, 12)}), or its number, from 0 to {len(names) - 1}."
             )
     return [int(tag) for tag in tags]
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import special
 
 from .files import write_atomically
+from .shown_text import one_line
 
 FILE_NAME = "learning_curve.json"
 VERSION = 1
@@ -266,12 +267,13 @@ def format_table(comparisons: Sequence[Comparison]) -> str:
     for entry in comparisons:
         last = Estimate(entry.mean[-1], entry.half_width[-1] if entry.half_width else None)
         unreached = "-" if entry.target is None else "not reached"
-        rows.append([entry.acquisition, str(len(entry.seeds)), format_estimate(entry.aubc)])
+        rows.append([one_line(entry.acquisition), str(len(entry.seeds)), format_estimate(entry.aubc)])
         rows[-1] += [format_estimate(entry.aubc_difference, sign="+"), format_estimate(last)]
         rows[-1] += [unreached if entry.labels_needed is None else f"{entry.labels_needed:.0f}"]
         rows[-1] += ["-" if entry.labels_saved_percent is None else f"{entry.labels_saved_percent:.0f} %"]
     direction = "higher" if first.greater_is_better else "lower"
-    title = f"{first.dataset}, {first.model}: {first.metric} ({direction} is better), mean ± 95 % interval over seeds"
+    names = f"{one_line(first.dataset)}, {one_line(first.model)}: {one_line(first.metric)}"
+    title = f"{names} ({direction} is better), mean ± 95 % interval over seeds"
     note = f"No run of `{first.baseline}` to compare with."
     if first.target is not None:
         note = f"Labels needed: to reach {first.target:.4f}, the best mean of {first.baseline}."
@@ -286,7 +288,7 @@ def format_rounds(points: Sequence[Mapping[str, Any]], metric: str) -> str:
     round  labels  query size  train seconds  acquisition seconds  eval_accuracy
     0          20          20            1.5                  0.2         0.8750
     """
-    rows = [["round", "labels", "query size", "train seconds", "acquisition seconds", metric]]
+    rows = [["round", "labels", "query size", "train seconds", "acquisition seconds", one_line(metric)]]
     for point in points:
         counts = [str(point[name]) for name in ("round", "num_labeled", "query_size")]
         seconds = [f"{point[name]:.1f}" for name in ("train_seconds", "acquisition_seconds")]

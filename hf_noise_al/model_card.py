@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,9 +17,13 @@ from huggingface_hub import ModelCardData
 from .files import write_atomically
 from .fingerprint import describe
 from .history import RoundRecord
+from .shown_text import one_line
 
 if TYPE_CHECKING:
     from .trainer import ActiveTrainer
+
+LONGEST_NAME, LONGEST_CODE = 200, 2000
+"""Letters of a name, and of an acquisition with its settings, that a card shows."""
 
 SETTINGS = (
     *("seed", "num_rounds", "initial_size", "initial_selection", "query_size", "candidate_size", "warm_start"),
@@ -78,15 +84,15 @@ def model_card(
     labeled = history[-1].num_labeled if history else 0
     parts = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {title}",
-        f"Fine-tuned{f' from {origin}' if origin else ''}{f' on {dataset}' if dataset else ''} by active learning "
-        f"with `hf_noise_al`: {labeled:,} of {pool_size:,} examples of the pool were labeled, over {len(history)} "
-        f"rounds, chosen by `{acquisition}`.",
+        f"# {_literal(title)}",
+        f"Fine-tuned{f' from {_literal(origin)}' if origin else ''}{f' on {_literal(dataset)}' if dataset else ''} by "
+        f"active learning with `hf_noise_al`: {labeled:,} of {pool_size:,} examples of the pool were labeled, over "
+        f"{len(history)} rounds, chosen by {_code(acquisition)}.",
         "## Learning curve",
         rounds_table(history),
         "## How to reproduce",
-        "```bash\n" + shlex.join(_command(sys.argv)) + "\n```",
-        "\n".join(f"- {name}: `{value}`" for name, value in settings.items()),
+        _block(shlex.join(_command(sys.argv))),
+        "\n".join(f"- {name}: {_code(value)}" for name, value in settings.items()),
         "## Versions",
         "\n".join(f"- {name} {version}" for name, version in versions.items()),
     ]
@@ -96,11 +102,37 @@ def model_card(
 def rounds_table(history: Sequence[RoundRecord]) -> str:
     """Return the rounds as a Markdown table: labels and every metric."""
     names = list(dict.fromkeys(name for record in history for name in record.metrics))
-    lines = ["| " + " | ".join(["round", "labels", *names]) + " |", "| --: " * (2 + len(names)) + "|"]
+    lines = ["| " + " | ".join(["round", "labels", *map(_literal, names)]) + " |", "| --: " * (2 + len(names)) + "|"]
     for record in history:
         values = [f"{record.metrics[name]:.4f}" if name in record.metrics else "" for name in names]
         lines.append("| " + " | ".join([str(record.round), str(record.num_labeled), *values]) + " |")
     return "\n".join(lines)
+
+
+def _literal(name: str) -> str:
+    """Return a name of the user's as Markdown that shows it as it is: no table, link, emphasis or HTML comes of it."""
+    text = one_line(name, LONGEST_NAME).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"[\\`*\[\]|~$#]", r"\\\g<0>", text)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word an underscore is only that
+
+
+def _code(value: object) -> str:
+    """Return `value` as code within a line."""
+    text = one_line(value, LONGEST_CODE)
+    fence = "`" * (_longest_run_of_backticks(text) + 1)
+    padding = " " if len(fence) > 1 else ""
+    return f"{fence}{padding}{text}{padding}{fence}"
+
+
+def _block(command: str) -> str:
+    """Return `command` as a block of code; a quoted word may have several lines."""
+    text = "\n".join(one_line(line, len(line)) for line in command.split("\n"))
+    fence = "`" * max(3, _longest_run_of_backticks(text) + 1)
+    return f"{fence}bash\n{text}\n{fence}"
+
+
+def _longest_run_of_backticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def _command(argv: Sequence[str]) -> list[str]:
@@ -131,4 +163,4 @@ def _version(name: str) -> str:
 
 
 def _is_path(name: str | None) -> bool:
-    return name is None or name.startswith(("/", ".", "~")) or Path(name).exists()
+    return name is None or name.startswith(("/", ".", "~")) or os.path.exists(name)

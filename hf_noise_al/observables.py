@@ -168,6 +168,7 @@ def _possible_heads(model: nn.Module) -> list[nn.Module]:
 
 
 def _logits(outputs: object) -> Tensor:
+    found: object
     if isinstance(outputs, Tensor):
         found = outputs
     elif isinstance(outputs, Mapping) and "logits" in outputs:
@@ -175,7 +176,16 @@ def _logits(outputs: object) -> Tensor:
     elif hasattr(outputs, "logits"):
         found = outputs.logits
     else:
-        found = outputs[0]  # type: ignore[index]
+        try:
+            found = outputs[0]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            found = None
+    if not isinstance(found, Tensor):
+        names = f" of {', '.join(map(repr, outputs))}" if isinstance(outputs, Mapping) else ""
+        raise ValueError(
+            f"Found no logits in what the model returned: a {type(outputs).__name__}{names}. Let it return them as a "
+            "tensor, as the first of a tuple, or as `logits`; or pass an `observable` of your own."
+        )
     return found if found.dtype == torch.float64 else found.float()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers.utils.logging import get_logger, tqdm
 
 from .batches import split_batch, token_batches
 from .gradient_sketch import GradientSketch
+from .labeled_split import LABEL_COLUMNS
 from .layer_taps import UnsupportedModuleError
 from .observables import Observable
 from .shard import Shard
@@ -61,6 +63,7 @@ class Observer:
         disable_tqdm: Show no progress bar.
         max_tokens_per_batch: Tokens in a batch, padding included, in the place of `batch_size`; where nobody knows how
             long rows are before they are collated, `batch_size` stays.
+        label_columns: What the columns that a query must do without may be called, for messages.
     """
 
     def __init__(
@@ -76,10 +79,11 @@ class Observer:
         num_workers: int = 0,
         disable_tqdm: bool = False,
         max_tokens_per_batch: int | None = None,
+        label_columns: Sequence[str] = LABEL_COLUMNS,
     ) -> None:
         self.model, self.dataset, self.rows = model, dataset, rows
         self.collate, self.prepare, self.accelerator = collate, prepare, accelerator
-        self.num_workers = num_workers
+        self.num_workers, self.label_columns = num_workers, label_columns
         self.disable_tqdm = disable_tqdm or not accelerator.is_local_main_process
         known = _lengths(dataset)
         self.unit = "rows" if known is None else "tokens"
@@ -115,6 +119,14 @@ class Observer:
             ValueError: the observable does not return one finite row per example; a row that is not is named.
         """
         return self._check(self._gather(self._observe(observable, description)))
+
+    def try_some(self, observable: Observable) -> None:
+        """Pass two rows through the model, for what cannot be observed to be refused before there is much to lose."""
+        with _explaining_missing_labels(self.label_columns):
+            examples = [self.dataset[position] for position in range(min(2, len(self.rows)))]
+            batch = self.collate(examples)
+        with _evaluation_mode(self.model), torch.no_grad():
+            _check_rows(observable(self.model, self.prepare(batch)), len(examples))
 
     @property
     def shard(self) -> Shard | None:
@@ -197,11 +209,7 @@ class Observer:
         with bar, _evaluation_mode(self.model), torch.no_grad():
             for number, (positions, batch) in enumerate(zip(self.batches, self._inputs(), strict=True)):
                 rows = observable(self.model, self.prepare(batch))
-                if rows.ndim != 2 or len(rows) != len(positions):
-                    raise ValueError(
-                        f"An observable must return one row per example: ({len(positions)}, D) here, "
-                        f"found {tuple(rows.shape)}."
-                    )
+                _check_rows(rows, len(positions))
                 if number < self.num_own:
                     found.append((positions, rows.cpu()))
                 bar.update()
@@ -236,7 +244,12 @@ class Observer:
             generator=torch.Generator().manual_seed(0),
         )
         keep = self.kept_bytes < CACHE_BYTES
-        for batch in _explaining_missing_labels(loader):
+        batches = iter(loader)
+        while True:
+            with _explaining_missing_labels(self.label_columns):
+                batch = next(batches, None)
+            if batch is None:
+                return
             if keep:
                 self.kept.append(batch)
                 self.kept_bytes += sum(value.nbytes for value in batch.values() if isinstance(value, Tensor))
@@ -289,6 +302,13 @@ def untouched_random_state() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+def _check_rows(rows: Tensor, count: int) -> None:
+    if rows.ndim != 2 or len(rows) != count:
+        raise ValueError(
+            f"An observable must return one row per example: ({count}, D) here, found {tuple(rows.shape)}."
+        )
+
+
 @contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
@@ -300,14 +320,27 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _explaining_missing_labels(batches: Iterable[Batch]) -> Iterator[Batch]:
+@contextmanager
+def _explaining_missing_labels(label_columns: Sequence[str]) -> Iterator[None]:
+    """Say that a query has no labels where one of `label_columns` is missing; any other error is the collator's own."""
     try:
-        yield from batches
+        yield
     except KeyError as error:
+        missing = _missing_key(error)
+        if missing not in label_columns:
+            raise
         raise ValueError(
-            f"The data collator or the transform of `train_dataset` asks for {error}, which the examples of a query do "
-            "not have: a query never sees labels. Let it work without them, as the collators of transformers do."
+            f"The data collator or the transform of `train_dataset` asks for {missing!r}, which the examples of a "
+            "query do not have: a query never sees labels. Let it work without them, as the collators of transformers "
+            "do."
         ) from error
+
+
+def _missing_key(error: KeyError) -> object:
+    """Return the key that was asked for; a worker process tells it at the end of its traceback alone."""
+    key = error.args[0] if error.args else None
+    found = re.search(r"KeyError: '([^']*)'\s*$", str(key)) if "worker process" in str(key) else None
+    return found[1] if found else key
 
 
 def _lengths(dataset: Dataset) -> list[int] | None:

@@ -29,6 +29,9 @@ from .sharding import (
 
 logger = logging.getLogger(__name__)
 
+MOST_NOISE = 1.0
+"""The largest `noise_scale`: noise as long as the weights that it is added to."""
+
 PARAMETER_FILTERS = ("weight", "all", "trainable", "head")
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 _PLAIN_TYPES = (torch.float32, torch.float64, *_LOW_PRECISION)
@@ -167,10 +170,16 @@ def check_sharded_precision(found: set[torch.dtype], allowed: torch.dtype | None
 
 
 def check_noise_scale(noise_scale: float) -> None:
-    """Raise ValueError unless `noise_scale` is a positive finite number."""
+    """Raise ValueError unless `noise_scale` is a positive number of at most `MOST_NOISE`."""
     number = isinstance(noise_scale, Real) and not isinstance(noise_scale, bool)
     if not number or not 0 < noise_scale < float("inf"):
         raise ValueError(f"`noise_scale` must be a positive finite number, got {noise_scale!r}. The paper uses 1e-3.")
+    if noise_scale > MOST_NOISE:
+        raise ValueError(
+            f"`noise_scale` must be at most {MOST_NOISE}, got {noise_scale!r}: it is relative, and at {MOST_NOISE} the "
+            "noise on a weight tensor is as long as the tensor, so that outputs would tell of the noise alone. "
+            "The paper uses 1e-3."
+        )
 
 
 def _matching(model: nn.Module, parameter_filter: str) -> Iterator[tuple[str, nn.Parameter]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from ._optional import require
 from .learning_curve import Comparison, format_estimate
+from .shown_text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +22,8 @@ BASELINE_COLOR = "#595959"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
 MOST_TICKS = 12
+LONGEST_NAME = 40
+"""Letters of a name that the title, or a line of the legend, has room for."""
 FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -27,7 +31,9 @@ def plot_curves(comparisons: Sequence[Comparison], path: str | Path) -> None:
     """Draw the comparisons into the file `path`, 1200 x 675 pixels where it is a PNG; see `draw_curves`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_curves(comparisons).savefig(path, dpi=DOTS_PER_INCH)
+    with warnings.catch_warnings():  # a name in letters that the font lacks is drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        draw_curves(comparisons).savefig(path, dpi=DOTS_PER_INCH)
 
 
 def draw_curves(comparisons: Sequence[Comparison]) -> Figure:
@@ -54,8 +60,9 @@ def draw_curves(comparisons: Sequence[Comparison]) -> Figure:
 
 
 def _draw_line(axes: Axes, comparison: Comparison, color: str, marker: str, style: str) -> None:
-    label = f"{comparison.acquisition}  {format_estimate(comparison.aubc, decimals=3)}"
+    label = f"{_shown(comparison.acquisition)}  {format_estimate(comparison.aubc, decimals=3)}"
     budgets, mean = comparison.budgets, comparison.mean
+    label = f" {label}" if label.startswith("_") else label  # a legend leaves names with an underscore in front out
     axes.plot(budgets, mean, color=color, marker=marker, ls=style, lw=2, ms=6, zorder=3, label=label)
     if comparison.half_width is not None:
         low = [value - half for value, half in zip(mean, comparison.half_width, strict=True)]
@@ -73,9 +80,10 @@ def _limit_height(axes: Axes, comparisons: Sequence[Comparison]) -> None:
 
 def _describe(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     first = comparisons[0]
-    axes.set_title(f"{_short(first.dataset)}, {_short(first.model)}", loc="left", fontsize=13)
+    axes.set_title(f"{_short(first.dataset)}, {_short(first.model)}", loc="left", fontsize=13, parse_math=False)
     axes.set_xlabel("labeled examples", fontsize=12)
-    axes.set_ylabel(first.metric.removeprefix("eval_").replace("_", " "), fontsize=12)
+    metric = _shown(first.metric.removeprefix("eval_").replace("_", " "))
+    axes.set_ylabel(metric, fontsize=12, parse_math=False)
     if len(first.budgets) <= MOST_TICKS:
         axes.set_xticks(first.budgets)
     axes.tick_params(labelsize=11)
@@ -88,8 +96,14 @@ def _describe(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     title = f"area under the curve ({seeds}{band})"
     legend = axes.legend(title=title, fontsize=11, title_fontsize=10, handlelength=3, edgecolor="none", framealpha=0.8)
     legend.set_alignment("left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _short(name: str) -> str:
     """Return the name of a Hub repository as it is, and of a longer path its last part."""
-    return name if name.count("/") <= 1 and not name.startswith((".", "/")) else PurePath(name).name
+    return _shown(name if name.count("/") <= 1 and not name.startswith((".", "/")) else PurePath(name).name)
+
+
+def _shown(name: str) -> str:
+    return one_line(name, LONGEST_NAME)

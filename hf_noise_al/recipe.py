@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from .shown_text import one_line
 from .typed_text import read_typed_text
 
 LAUNCH_FOLDER = "accelerate"
@@ -176,7 +177,7 @@ def find_recipe(name: str) -> Path:
 def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
     """Return `` Did you mean ...?`` with the entry of `known` nearest to `name`, or nothing where none is near."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean `{near[0]}`?" if near else ""
+    return f" Did you mean `{one_line(near[0])}`?" if near else ""
 
 
 def _first_comment(path: Path) -> str:

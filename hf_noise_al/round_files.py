@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from .files import write_atomically
+from .checksums import check_folder, write_checksums
+from .files import sync_folder, write_atomically
 from .state import ActiveState
+from .weight_files import load_weights, save_weights
 
 if TYPE_CHECKING:
     from .upstream import UpstreamTrainer
 
 logger = logging.get_logger(__name__)
 
-OUTPUT_FILE = "train_output.json"
+OUTPUT_FILE, LABELS_FILE = "train_output.json", "labels.json"
 
 
 class RoundFiles:
-    """The folder ``_rounds`` of a run: ``initial`` weights, ``NN/checkpoint-*`` and ``NN/model``.
+    """The folder ``_rounds`` of a run: ``initial`` weights, and the ``checkpoint-*`` or the ``model`` of a round.
 
     The leading underscore keeps it out of uploads. Every method is called on all processes; one of them writes.
     """
@@ -59,33 +61,51 @@ class RoundFiles:
             self._save(self.folder / "initial")
             self.initial_saved = True
 
-    def resume(self, state: ActiveState) -> None:
+    def resume(self, state: ActiveState) -> bool:
         """Load the weights that the state was written with; let the next round use what is left of it.
 
-        Raises:
-            ValueError: the weights are not there.
-        """
-        self.resumed_round = state.round
-        self.initial_saved = self.trainer.model_init is None
-        last = self.round_folder(state.round - 1) / "model" if state.history else self.folder / "initial"
-        if last.is_dir():
-            self._load(last)
-        elif state.history or self.initial_saved:
-            raise ValueError(
-                f"Cannot resume: the weights in {last} are gone. "
-                "Restore the folder, or start afresh in another `output_dir`."
-            )
+        Returns:
+            Whether they are there; where not, training the last round again makes them.
 
-    def begin(self, number: int) -> str | None:
-        """Put the weights where round `number` starts; return the checkpoint of a killed training to go on from."""
+        Raises:
+            ValueError: they are gone or damaged, and so is what they could be made from.
+        """
+        trainer = self.trainer
+        self.initial_saved, self.resumed_round = trainer.model_init is None, None
+        if self.initial_saved:
+            check_folder(self.folder / "initial")
+        if state.history:
+            last = self.round_folder(state.round - 1) / "model"
+            try:
+                check_folder(last)
+            except ValueError as error:
+                if trainer.args.warm_start and state.round > 1:
+                    raise  # it started from weights that are no longer there
+                logger.warning(f"{error} Instead, round {state.round - 1} is trained again now.")
+                return False
+            self._load(last)
+        elif self.initial_saved:
+            self._load(self.folder / "initial")
+        self.resumed_round = state.round
+        return True
+
+    def begin(self, number: int, num_labeled: int) -> str | None:
+        """Put the weights where round `number` starts; return the checkpoint of a killed training to go on from.
+
+        Args:
+            number: The round.
+            num_labeled: How many labels it trains on; a training that was killed with fewer is no use.
+        """
         trainer, folder = self.trainer, self.round_folder(number)
         checkpoint = None
-        if self.resumed_round == number:
+        if self.resumed_round == number and _trained_on(folder) in (None, num_labeled):
             checkpoint = self._last_checkpoint(folder)
-        elif trainer.is_world_process_zero():
-            shutil.rmtree(folder, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
-        folder.mkdir(parents=True, exist_ok=True)
+        if trainer.is_world_process_zero():
+            if checkpoint is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            write_atomically(folder / LABELS_FILE, json.dumps({"num_labeled": num_labeled}))
+        trainer.accelerator.wait_for_everyone()
         trainer._forget_last_round()
         if trainer.args.warm_start and number > 0:
             self._load(self.round_folder(number - 1) / "model")
@@ -94,21 +114,30 @@ class RoundFiles:
         return None if checkpoint is None else str(checkpoint)
 
     def save(self, number: int, output: TrainOutput, seconds: float) -> None:
-        """Keep what round `number` ended with; complete as soon as the folder has its name."""
-        target = self.round_folder(number) / "model"
+        """Keep what round `number` ended with, and nothing else of it; complete as soon as the folder has its name."""
         content = {
             "global_step": output.global_step,
             "training_loss": output.training_loss,
             "metrics": output.metrics,
             "seconds": seconds,
         }
-        self._save(target, json.dumps(content))
+        self._save(self.round_folder(number) / "model", json.dumps(content))
+        if self._removes():
+            for checkpoint in self.round_folder(number).glob("checkpoint-*"):
+                shutil.rmtree(checkpoint, ignore_errors=True)
 
-    def finished_training(self, number: int) -> tuple[TrainOutput, float] | None:
-        """Load what a killed run had trained in round `number` before it could evaluate, if it did."""
-        if self.resumed_round != number or not (self.round_folder(number) / "model").is_dir():
+    def finished_training(self, number: int, num_labeled: int) -> tuple[TrainOutput, float] | None:
+        """Load what a killed run had trained in round `number`, on as many labels, and could not evaluate any more."""
+        target = self.round_folder(number) / "model"
+        if self.resumed_round != number or not target.is_dir():
             return None
-        self._load(self.round_folder(number) / "model")
+        if _trained_on(self.round_folder(number)) not in (None, num_labeled):
+            return None
+        try:
+            self._load(target)
+        except ValueError as error:
+            logger.warning(f"{error} Round {number} is trained again.")
+            return None
         return self.output(number)
 
     def output(self, number: int) -> tuple[TrainOutput, float] | None:
@@ -121,28 +150,35 @@ class RoundFiles:
         return TrainOutput(**content), seconds
 
     def forget_before(self, number: int) -> None:
-        """Remove the weights of rounds before `number`; a run needs the last ones only."""
-        if self.trainer.is_world_process_zero():
+        """Remove what is left of the rounds before `number`; a run needs the last one only."""
+        if self._removes():
             for earlier in range(number):
-                shutil.rmtree(self.round_folder(earlier) / "model", ignore_errors=True)
+                shutil.rmtree(self.round_folder(earlier), ignore_errors=True)
+
+    def _removes(self) -> bool:
+        return self.trainer.is_world_process_zero() and not self.trainer.args.keep_round_files
 
     def _save(self, target: Path, output: str | None = None) -> None:
         trainer = self.trainer
         temporary = target.with_name(f".{target.name}.incomplete")
         if trainer.is_world_process_zero():
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(target, ignore_errors=True)
             temporary.mkdir(parents=True)
-        with _without_progress_bars():
-            trainer._save_weights(str(temporary))
+        trainer.accelerator.wait_for_everyone()
+        save_weights(trainer.model, temporary, trainer.is_world_process_zero())
         if trainer.is_world_process_zero():
             if output is not None:
                 write_atomically(temporary / OUTPUT_FILE, output)
+            write_checksums(temporary)
+            shutil.rmtree(target, ignore_errors=True)
             temporary.rename(target)
+            sync_folder(target.parent)
         trainer.accelerator.wait_for_everyone()
 
     def _load(self, source: Path) -> None:
-        self.trainer._load_weights(str(source))
+        check_folder(source)
+        with _without_progress_bars():
+            load_weights(self.trainer.model, source)
         self.trainer.accelerator.wait_for_everyone()
 
     def _last_checkpoint(self, folder: Path) -> Path | None:
@@ -161,12 +197,26 @@ class RoundFiles:
         return None
 
 
+def _trained_on(folder: Path) -> int | None:
+    """Return how many labels the training in `folder` had; None where a release before did not say."""
+    try:
+        return int(json.loads((folder / LABELS_FILE).read_text(encoding="utf-8"))["num_labeled"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return -1
+
+
 def _is_complete(checkpoint: Path, names: list[str]) -> bool:
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # the last file that is written
     except (OSError, ValueError):
         return False
     weights = any(checkpoint.glob("*.safetensors")) or any(checkpoint.glob("pytorch_model*.bin"))
+    try:
+        check_folder(checkpoint)
+    except ValueError:
+        return False
     return weights and all(_is_whole(checkpoint / name) for name in names)
 
 

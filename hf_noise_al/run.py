@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from .arguments import DataArguments, ModelArguments, RunArguments, parse
 from .callbacks import ActiveTrainerCallback
 from .files import write_atomically
 from .fingerprint import argument_fingerprint, fingerprint_defaults
-from .learning_curve import FILE_NAME, LearningCurve, compare, format_rounds, format_table, to_json
+from .interruption import telling_what_is_saved
+from .learning_curve import FILE_NAME, Comparison, LearningCurve, compare, format_rounds, format_table, to_json
 from .loading import (
     hide_progress_bars,
     load_data,
@@ -28,12 +30,14 @@ from .loading import (
 from .plotting import plot_curves
 from .recipe import InvalidArgument, did_you_mean
 from .run_settings import refuse_other_inputs, save_settings, settings_of
+from .shown_text import one_line
 from .state import STATE_FILE, labeled_rows_of, refuse_other_run
 from .tasks import TASKS, Targets, Task
-from .tasks.metrics import GLUE_METRICS, curve_metric, is_greater_better
+from .tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better
 from .tasks.targets import REGRESSION, SINGLE_LABEL
 from .trainer import ActiveTrainer
 from .training_args import ActiveTrainingArguments
+from .unsupported import refuse_unwritable_folder
 
 logger = logging.get_logger(__name__)
 
@@ -105,8 +109,11 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
         for name, value in task.settings.items():
             setattr(training, name, value)
         training.dataloader_pin_memory = training.dataloader_pin_memory and training.device.type != "cpu"
-        metrics = task.load_metrics(_metric_names(task, data, ready.targets), ready.targets)
+        trusts = {"trusted": model.trust_remote_code} if "trusted" in signature(task.load_metrics).parameters else {}
+        metrics = task.load_metrics(_metric_names(task, data, ready.targets), ready.targets, **trusts)
         measured = curve_metric(metrics.names(), list(ready.evaluation) or [""], data.metric_for_curve)
+        if training.metric_for_best_model is not None and training.eval_strategy != "no":
+            check_best_metric(metrics.names(), list(ready.evaluation) or [""], training.metric_for_best_model)
         curve = _empty_curve(model, data, training, measured)
         fields = {**ready.targets.head(), **task.model_fields(processor)}
         pad_token_id = getattr(processor, "pad_token_id", None)
@@ -148,7 +155,7 @@ def _train(job: Job) -> str:
     curve = replace(job.curve, points=tuple(map(asdict, job.trainer.history)))
     if job.trainer.is_world_process_zero():
         curve.save(job.folder / FILE_NAME)
-        plot_curves(compare([curve]), job.folder / PICTURE)
+        _draw(compare([curve]), job.folder / PICTURE)
     card = {"dataset": curve.dataset, "tasks": TASKS[curve.task].hub_name or curve.task.replace("_", "-")}
     if job.arguments.push_to_hub:
         job.trainer.push_to_hub(**card)
@@ -163,8 +170,9 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
     if not training.seeds and not training.baselines:
         refuse_folder_in_use([training])
         refuse_other_settings([(model, data, training)])
-        job = prepare(model, data, training)
-        table = train(job)
+        with telling_what_is_saved([training]):
+            job = prepare(model, data, training)
+            table = train(job)
         yield from _on_main_process(job.arguments, f"{table}\n\nModel, learning curve and queries are in {job.folder}")
         return
     acquisitions = list(dict.fromkeys([training.acquisition, *(training.baselines or ())]))
@@ -177,12 +185,13 @@ def run(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
     refuse_folder_in_use([part[2] for part in parts])
     refuse_other_settings(parts)
     refuse_settings(parts)
-    for number, part in enumerate(parts, start=1):
-        title = f"[{number}/{len(parts)}] {part[2].acquisition}, seed {part[2].seed}"
-        if is_finished(part[2]) and part[2].resumes:
-            yield from _on_main_process(training, f"{title}: finished before")
-            continue
-        yield from _on_main_process(training, f"{title}\n{train(prepare(*part))}\n")
+    with telling_what_is_saved([part[2] for part in parts]):
+        for number, part in enumerate(parts, start=1):
+            title = f"[{number}/{len(parts)}] {part[2].acquisition}, seed {part[2].seed}"
+            if is_finished(part[2]) and part[2].resumes:
+                yield from _on_main_process(training, f"{title}: finished before")
+                continue
+            yield from _on_main_process(training, f"{title}\n{train(prepare(*part))}\n")
     if training.should_save:
         yield _compare_repeats(Path(str(training.output_dir)), [Path(str(part[2].output_dir)) for part in parts])
 
@@ -218,10 +227,12 @@ def refuse_folder_in_use(runs: Sequence[RunArguments]) -> None:
 
 
 def refuse_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArguments]]) -> None:
-    """Refuse runs with an acquisition or a setting that their task has no use for, before one is trained."""
+    """Refuse runs that do not fit their task, or whose folder cannot be written, before one is trained."""
     with _refusals():
         for _, data, training in runs:
             _refuse_settings(_task(data.task), training)
+        for *_, training in runs:
+            refuse_unwritable_folder(training)  # last: it makes the folder
 
 
 def refuse_other_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArguments]]) -> None:
@@ -289,8 +300,21 @@ def _flags_of_repeat(flags: Sequence[str], training: RunArguments, acquisition: 
 def _compare_repeats(folder: Path, runs: Sequence[Path]) -> str:
     comparisons = compare([LearningCurve.load(run) for run in runs])
     write_atomically(folder / "comparison.json", to_json(comparisons))
-    plot_curves(comparisons, folder / PICTURE)
-    return f"{format_table(comparisons)}\n\nThe picture is {folder / 'learning_curve.png'}"
+    drawn = _draw(comparisons, folder / PICTURE)
+    return format_table(comparisons) + (f"\n\nThe picture is {folder / PICTURE}" if drawn else "")
+
+
+def _draw(comparisons: Sequence[Comparison], file: Path) -> bool:
+    """Draw the curves, and return whether that went well: a finished run does not fail for want of a picture."""
+    try:
+        plot_curves(comparisons, file)
+    except Exception as error:
+        logger.warning(
+            f"Cannot draw {file}: {one_line(error, 200)}. The run is complete without it; draw it later with "
+            f"`hf-noise-al compare {file.parent} --plot {PICTURE}`."
+        )
+        return False
+    return True
 
 
 def _task(name: str) -> Task:

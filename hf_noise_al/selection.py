@@ -171,12 +171,15 @@ def check_size(k: int, available: int) -> None:
         )
 
 
-def check_whole_number(name: str, value: object, least: int = 1) -> None:
-    """Raise ValueError unless the setting `name` is a whole number of at least `least`; True and 3.0 are none."""
+def check_whole_number(name: str, value: object, least: float = 1, most: float = math.inf) -> None:
+    """Raise ValueError unless the setting `name` is a whole number of `least` to `most`; True and 3.0 are none."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"`{name}` must be a whole number, got {value!r}. Set it to an int of at least {least}.")
+        bound = f" of at least {least}" if math.isfinite(least) else ""
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}. Set it to an int{bound}.")
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+    if value > most:
+        raise ValueError(f"`{name}` must be at most {most:,}, got {value:,}. Lower it.")
 
 
 class _Distances:

@@ -28,7 +28,7 @@ from .fingerprint import fingerprint_defaults, run_fingerprint
 from .gradient_sketch import refuse_one_by_one_of_shards
 from .history import RoundRecord
 from .initial_set import initial_set
-from .labeled_split import PoolDataset, content_hash
+from .labeled_split import LABEL_COLUMNS, PoolDataset, content_hash
 from .lost_processes import explaining_lost_processes
 from .model_card import write_model_card
 from .observables import Observable, default_observable
@@ -90,8 +90,13 @@ class ActiveTrainer(UpstreamTrainer):
                 refuse_one_by_one_of_shards(self.is_fsdp_enabled or self.is_deepspeed_enabled)
         self.observable = observable
         self.acquisition.check(self.model, observable or default_observable(self.model))
+        if isinstance(self.acquisition, NoiseStability):
+            rows = min(self.args.candidate_size or len(self.data), len(self.data))
+            share = -(-rows // self.args.world_size)
+            self.acquisition.check_memory(self.model, observable or default_observable(self.model), share)
         self.augmentation = augmentation
         self._batch_of_step = (-1, 0)
+        self._has_looked = False
         given = {row: label for row, label in enumerate(self.data.labels) if label is not None}
         if len(given) == len(self.data) and annotator is None:
             logger.info("Every row of `train_dataset` has a label: they are held out and revealed when queried.")
@@ -156,6 +161,7 @@ class ActiveTrainer(UpstreamTrainer):
             self.resume(resume_from_checkpoint)
             self._check_budget(self._state)
         else:
+            self._try_to_look()
             self._start_afresh()
         if not self.pool.num_labeled and self._state.phase != "annotate":
             self._choose_initial_set()
@@ -178,6 +184,7 @@ class ActiveTrainer(UpstreamTrainer):
         """
         if not self.pool.num_labeled:
             raise ValueError("Cannot fine-tune: no row is labeled. Label some with `annotate`, or call `train`.")
+        self._try_to_look()
         with self.alone_in_folder():
             return self._fine_tune(**kwargs)
 
@@ -268,12 +275,33 @@ class ActiveTrainer(UpstreamTrainer):
         state = ActiveState.load(path, self._fingerprint(), fingerprint_defaults(self.args, self.acquisition))
         self._check_labels(path, state.pool)
         self._check_label_file(state)
-        self._files.resume(state)
+        if not self._files.resume(state):
+            self._train_again(state)
         self._state, self._owns_state_file = state, True
         self._from_main_process(self._write_query_file)  # a kill may have come between it and the state
         logger.info(f"Resumed {path}: round {state.round}, {state.pool.num_labeled} labels, next: {state.phase}.")
 
+    def _train_again(self, state: ActiveState) -> None:
+        """Make the weights of the last round of `state` anew, from the labels that it had."""
+        before, *history, last = self._state, *state.history
+        self._state = ActiveState(Pool(state.pool.size, state.pool.annotations[: last.num_labeled]), history)
+        try:
+            self._train_round(last.round)
+        finally:
+            self._state = before
+        self._files.resumed_round = state.round
+
     # ---- steps -----------------------------------------------------------------------------------------------------
+
+    def _try_to_look(self) -> None:
+        """Refuse a model or a collator that no query could look at rows with, before a first round is trained."""
+        observable = self.acquisition.looks_at(self.observable or default_observable(self.model))
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if observable is None or self.history or self._has_looked or sharded or self.args.num_rounds == 1:
+            return
+        with untouched_random_state():
+            self._observer(list(range(min(2, len(self.data))))).try_some(observable)
+        self._has_looked = True
 
     def _start_afresh(self) -> None:
         fresh = self._state.afresh()
@@ -474,15 +502,16 @@ class ActiveTrainer(UpstreamTrainer):
             self.args.dataloader_num_workers,
             bool(self.args.disable_tqdm),
             self.args.max_tokens_per_batch,
+            [*LABEL_COLUMNS, *filter(None, [self.data.label_column])],
         )
 
     def _train_round(self, number: int, **kwargs: Any) -> tuple[TrainOutput, float]:
         """Train, or take from the disk what a killed run had trained already."""
-        saved = self._files.finished_training(number)
+        saved = self._files.finished_training(number, self.pool.num_labeled)
         if saved is not None:
             return saved
         started = time.perf_counter()
-        checkpoint = self._files.begin(number)
+        checkpoint = self._files.begin(number, self.pool.num_labeled)
         set_seed(self.args.seed)
         model_init = self.model_init
         self._round_folder, self._batch_of_step = self._files.round_folder(number), (-1, 0)

@@ -6,10 +6,10 @@ from typing import Any
 from transformers import TrainingArguments
 
 from .acquisition import ACQUISITIONS, Acquisition
+from .number_checks import check_numbers
 from .selection import check_whole_number
 
 INITIAL_SELECTIONS = ("random", "stratified", "balanced")
-BATCH_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size")
 
 
 @dataclass
@@ -49,6 +49,10 @@ class ActiveTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Start each round from the weights of the one before, not from the initial weights."},
     )
+    keep_round_files: bool = field(
+        default=False,
+        metadata={"help": "Keep the checkpoints and the model of every round, not only what a resumed run needs."},
+    )
     acquisition: str = field(
         default="noise_stability", metadata={"help": f"How queries are chosen: {', '.join(ACQUISITIONS)}."}
     )
@@ -62,8 +66,9 @@ class ActiveTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check the settings before any work starts."""
+        check_numbers(self)
         super().__post_init__()  # type: ignore[no-untyped-call]
-        for name in ("num_rounds", "initial_size", "query_size", *BATCH_SIZES):
+        for name in ("num_rounds", "initial_size", "query_size"):
             check_whole_number(name, getattr(self, name))
         for name in ("candidate_size", "max_tokens_per_batch"):
             if getattr(self, name) is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
+from transformers import PreTrainedModel, Trainer, get_scheduler
 
 from .perturbation import check_sharded_precision
 from .sharding import is_sharded
@@ -26,6 +29,9 @@ def refuse_unsupported(trainer: UpstreamTrainer) -> None:
             "`accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES=0."
         )
     _refuse_other_sharding(trainer)
+    _refuse_unknown_best_metric(trainer)
+    _refuse_optimizers_that_cannot_be_made(trainer)
+    _refuse_checkpoints_of_tied_weights(trainer)
     if trainer.optimizer is not None or trainer.lr_scheduler is not None:
         raise ValueError(
             "`optimizers` cannot be used: each round needs a new optimizer, one that was passed in would carry "
@@ -41,10 +47,83 @@ def refuse_unsupported(trainer: UpstreamTrainer) -> None:
         )
 
 
+def refuse_unwritable_folder(arguments: object) -> None:
+    """Raise ValueError where the process that saves cannot make the folder ``output_dir`` and a file in it."""
+    if not isinstance(arguments, ActiveTrainingArguments) or not arguments.should_save:
+        return
+    folder = Path(str(arguments.output_dir))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"Cannot write to `output_dir` {str(folder)!r}: {error.strerror or error}. A run keeps its labels, weights "
+            "and queries there. Set `output_dir` to a folder that can be written."
+        ) from error
+
+
 def refuse_low_precision_of_shards(accelerator: Accelerator, allowed: torch.dtype | None) -> None:
     """Raise ValueError where FSDP2 gathers weights in a lower precision than float32, other than `allowed`."""
     policy = getattr(getattr(accelerator.state, "fsdp_plugin", None), "mixed_precision_policy", None)
     check_sharded_precision({getattr(policy, "param_dtype", None) or torch.float32}, allowed)
+
+
+def _refuse_unknown_best_metric(trainer: UpstreamTrainer) -> None:
+    """Raise ValueError for a ``metric_for_best_model`` that no evaluation during a round can have.
+
+    Which numbers `compute_metrics` returns is not known before it was called; where there are several evaluation sets,
+    the name of one stands before each number.
+    """
+    wanted = trainer.args.metric_for_best_model
+    if wanted is None or str(getattr(trainer.args.eval_strategy, "value", trainer.args.eval_strategy)) == "no":
+        return
+    sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {}
+    starts = [f"{name}_" for name in sets] or [""]
+    short = wanted.removeprefix("eval_")
+    losses = [f"eval_{start}loss" for start in starts]
+    if not short.startswith(tuple(starts)) or (trainer.compute_metrics is None and f"eval_{short}" not in losses):
+        raise ValueError(
+            f"`metric_for_best_model` is {wanted!r}, which no evaluation of this trainer measures. Set it to "
+            f"{' or '.join(losses)}, or to a number that `compute_metrics` returns"
+            f"{', after the name of its evaluation set' if sets else ''}."
+        )
+
+
+def _refuse_optimizers_that_cannot_be_made(trainer: UpstreamTrainer) -> None:
+    """Raise ValueError for an optimizer or a schedule that upstream could not make when the first round trains."""
+    args, kind = trainer.args, type(trainer)
+    made_by_upstream = kind.create_optimizer is Trainer.create_optimizer and not trainer.optimizer_cls_and_kwargs
+    try:
+        asked = "`optim`, `optim_args`"
+        if made_by_upstream:
+            trainer.get_optimizer_cls_and_kwargs(args, trainer.model)
+        asked = "`lr_scheduler_type`, `lr_scheduler_kwargs`"
+        if kind.create_scheduler is Trainer.create_scheduler:
+            some = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+            settings: Any = args.lr_scheduler_kwargs  # a text was read when the arguments were made
+            get_scheduler(args.lr_scheduler_type, some, 0, 10, scheduler_specific_kwargs=settings)
+    except Exception as error:
+        raise ValueError(f"Cannot train with {asked} as they are: {error}. Correct them.") from error
+
+
+def _refuse_checkpoints_of_tied_weights(trainer: UpstreamTrainer) -> None:
+    """Raise ValueError where upstream could not write a checkpoint: safetensors takes no tensor under two names."""
+    model = trainer.model
+    if str(getattr(trainer.args.save_strategy, "value", trainer.args.save_strategy)) == "no":
+        return
+    if isinstance(model, PreTrainedModel) or hasattr(model, "peft_config"):
+        return
+    first: dict[int, str] = {}
+    for name, tensor in model.state_dict().items():
+        place = tensor.untyped_storage().data_ptr()
+        if place and place in first:
+            raise ValueError(
+                f"Checkpoints of this {type(model).__name__} cannot be written: {first[place]} and {name} share their "
+                "memory, and transformers writes such weights of a `PreTrainedModel` only. Set `save_strategy` to "
+                "'no', or make the model a `PreTrainedModel`."
+            )
+        first[place] = name
 
 
 def _refuse_other_sharding(trainer: UpstreamTrainer) -> None:

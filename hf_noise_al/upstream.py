@@ -1,15 +1,16 @@
 """What a loop of rounds needs corrected in `transformers.Trainer`: every private upstream name is used here.
 
 Upstream names relied on, each pinned by a test: ``Trainer.model_accepts_loss_kwargs``, ``Trainer._get_output_dir``,
-``Trainer._push_from_checkpoint``, ``Trainer._save``, ``Trainer._load_from_checkpoint``,
-``Trainer._remove_unused_columns``, ``Trainer._set_signature_columns_if_needed``, ``Trainer._signature_columns``,
-``Trainer._hp_search_setup``, ``Trainer._prepare_inputs``, ``Accelerator._models``, ``Accelerator.prepare`` (replaced
-on the instance), ``model._is_accelerate_prepared``, ``model._original_forward``, ``model._no_split_modules``,
-``deepspeed_init``.
+``Trainer._push_from_checkpoint``, ``Trainer._save``, ``Trainer._save_checkpoint``, ``Trainer._load_from_checkpoint``,
+``Trainer._load_best_model``, ``Trainer._remove_unused_columns``, ``Trainer._set_signature_columns_if_needed``,
+``Trainer._signature_columns``, ``Trainer._hp_search_setup``, ``Trainer._prepare_inputs``, ``Accelerator._models``,
+``Accelerator.prepare`` (replaced on the instance), ``model._is_accelerate_prepared``, ``model._original_forward``,
+``model._no_split_modules``, ``deepspeed_init``.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +27,10 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.logging import get_logger
 
 from .callbacks import ActiveTrainerCallback
+from .checksums import write_checksums
 from .sharding import is_sharded, settle, settle_by
 from .training_args import ActiveTrainingArguments
-from .unsupported import refuse_unsupported
+from .unsupported import refuse_unsupported, refuse_unwritable_folder
 from .weight_files import load_weights, whole_weights
 
 HUB_FOLDER = "_hub"
@@ -44,6 +46,7 @@ class UpstreamTrainer(Trainer):
     _signature_columns: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        refuse_unwritable_folder(inspect.signature(Trainer.__init__).bind(self, *args, **kwargs).arguments.get("args"))
         super().__init__(*args, **kwargs)
         refuse_unsupported(self)
         _log_as_transformers_does(self.args)
@@ -207,12 +210,37 @@ class UpstreamTrainer(Trainer):
         if self.args.should_save:
             self._save(folder, state_dict=state)
 
-    def _load_weights(self, folder: str) -> None:
-        """Load what `_save_weights` left; every process must call it."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            load_weights(self.model, Path(folder))
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint, and the checksums of its files once all are there."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self.is_world_process_zero() and checkpoint.is_dir():
+            write_checksums(checkpoint)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the weights of a checkpoint, each under its name or not at all.
+
+        Upstream takes the names on the disk for the model's own, passes over those that are not, and so leaves most
+        weights of a ViT or a SegFormer as they were.
+        """
+        if self._reads_itself(resume_from_checkpoint):
+            load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
         else:
-            self._load_from_checkpoint(folder)
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """Load the best weights of a round, as `_load_from_checkpoint` does."""
+        best = str(self.state.best_model_checkpoint)
+        if self._reads_itself(best):
+            load_weights(self.model, Path(best))
+        else:
+            super()._load_best_model()
+
+    def _reads_itself(self, checkpoint: str) -> bool:
+        """Return whether the weights of a checkpoint are in safetensors, and not in shards for each process."""
+        shards = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        return not shards and any(Path(checkpoint).rglob("*.safetensors"))
 
     # ---- events ----------------------------------------------------------------------------------------------------
 

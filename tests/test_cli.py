@@ -1,6 +1,8 @@
 """The command line, end to end on models of a few kilobytes."""
 
+import contextlib
 import json
+import logging
 import os
 import runpy
 import signal
@@ -15,6 +17,7 @@ from tiny_run import read_state
 
 from hf_noise_al import ActiveTrainer, cli
 from hf_noise_al.learning_curve import LearningCurve
+from hf_noise_al.recipe import InvalidArgument
 
 ROUND_FILES = {"README.md", "active_state.json", "config.json", "learning_curve.json", "learning_curve.png"}
 
@@ -233,6 +236,17 @@ def test_a_picture_that_cannot_be_written_is_refused(
         (["run", "RECIPE", "--task", "text_clasification"], "Did you mean `text_classification`?"),
         (["run", "RECIPE", "--text_column", "txt"], "Did you mean `text`?"),
         (["run", "RECIPE", "--metric_for_curve", "acc"], "Unknown `metric_for_curve` acc"),
+        (
+            ["run", "RECIPE", "--eval_strategy", "epoch", "--metric_for_best_model", "acc"],
+            "`metric_for_best_model` acc",
+        ),
+        (["run", "RECIPE", "--metric", "owner/metric"], "The metric 'owner/metric' is not one of this library"),
+        (
+            ["run", "RECIPE", "--metric", "owner/metric", "--trust_remote_code", "true"],
+            "Cannot load the metric owner/m",
+        ),
+        (["run", "RECIPE", "--split_seed", "-1"], "`split_seed` is -1. Set it between 0 and 4294967295"),
+        (["run", "RECIPE", "--learning_rate", "nan"], "`learning_rate` must be a finite number of at least 0, got nan"),
         (["run", "RECIPE", "--model_name_or_path", "no/model"], "Cannot load the tokenizer of no/model"),
         (["run", "RECIPE", "--initial_size", "400"], "the pool has 40 rows"),
         (["run", "RECIPE", "--bf16_full_eval", "true"], "bf16_full_eval"),
@@ -246,6 +260,38 @@ def test_wrong_input_is_one_clear_message_and_exit_code_2(
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (recipe.parent / "out" / "learning_curve.json").exists()
+
+
+def test_a_folder_of_a_repeat_that_cannot_be_written_is_refused_before_the_first_is_trained(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hf_noise_al.run.train", lambda job: pytest.fail("trained"))
+    (recipe.parent / "out").mkdir()
+    (recipe.parent / "out" / "random-seed-1").write_text("")
+    assert cli.main(["run", str(recipe), "--acquisition", "random", "--seeds", "0", "1"]) == 2
+    error = capsys.readouterr().err
+    assert f"Cannot write to `output_dir` '{recipe.parent / 'out' / 'random-seed-1'}'" in error
+
+
+@pytest.mark.parametrize("where", ["refusal", "log", "table"])
+def test_names_in_data_reach_no_terminal_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    nasty = "\x1b]0;pwned\x07\rname"
+
+    def show(words: list[str]) -> None:
+        if where == "refusal":
+            raise InvalidArgument(f"Cannot use {nasty}.")
+        if where == "log":
+            logging.getLogger("hf_noise_al.tasks").warning(f"Found {nasty}\nWARNING forged: line.")
+        else:
+            cli._say(nasty)
+
+    monkeypatch.setitem(cli.VERBS, "recipes", show)
+    assert cli.main(["recipes"]) == (2 if where == "refusal" else 0)
+    printed = "".join(capsys.readouterr())
+    assert r"\x1b]0;pwned\x07 name" in printed and not {"\x1b", "\x07", "\r"} & set(printed)
+    assert printed.count("\n") == 1
 
 
 def test_what_is_no_refusal_of_ours_is_raised(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,6 +341,18 @@ def test_help_is_printed_for_every_verb(capsys: pytest.CaptureFixture[str]) -> N
     for verb in ("compare", "recipes"):
         with pytest.raises(SystemExit, match="0"):
             cli.main([verb, "--help"])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["recipes"], ["run", "--help"], ["compare", "--help"]])
+def test_a_reader_that_leaves_early_is_no_error(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as output, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", output)
+        with contextlib.suppress(SystemExit):
+            assert cli.main(words) == 0
+        output.write("more, which Python flushes when it ends")
+        output.flush()
 
 
 def test_ends_without_a_connection_to_other_processes() -> None:

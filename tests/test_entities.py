@@ -141,7 +141,8 @@ def test_seqeval_of_evaluate_is_used_where_it_can_be_loaded(monkeypatch: pytest.
 
     monkeypatch.setattr(module.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("evaluate.load", lambda name, **options: given.append(name) or Loaded())
-    assert load_word_metrics(["seqeval"], TARGETS)(RIGHT) == dict.fromkeys(
+    assert load_word_metrics(["seqeval"], TARGETS).measure is measure_entities, "code of others is not trusted"
+    assert load_word_metrics(["seqeval"], TARGETS, trusted=True)(RIGHT) == dict.fromkeys(
         ("f1", "precision", "recall", "accuracy"), 0.25
     )
     assert given[0] == "seqeval"
@@ -158,5 +159,5 @@ def test_computing_here_is_told(
     monkeypatch.setattr(module.constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr("evaluate.load", fail)
     with caplog.at_level(logging.INFO, "hf_noise_al"):
-        assert load_word_metrics(["seqeval"], TARGETS).measure is measure_entities
+        assert load_word_metrics(["seqeval"], TARGETS, trusted=True).measure is measure_entities
     assert "Metric seqeval: computed here" in caplog.text

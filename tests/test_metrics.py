@@ -12,7 +12,7 @@ from transformers import EvalPrediction
 
 from hf_noise_al.tasks import Targets
 from hf_noise_al.tasks import metrics as module
-from hf_noise_al.tasks.metrics import GLUE_METRICS, curve_metric, is_greater_better, load_metrics
+from hf_noise_al.tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better, load_metrics
 from hf_noise_al.tasks.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 BINARY = Targets(SINGLE_LABEL, ("no", "yes"))
@@ -92,7 +92,7 @@ def test_a_metric_that_is_a_bare_number_gets_its_name_and_what_evaluate_lacks_is
 
     monkeypatch.setattr(module.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("evaluate.load", lambda *names, **options: asked.append(names) or Loaded())
-    assert load_metrics(["r_squared", "rmse"], NUMBER).names() == ("r_squared", "rmse")
+    assert load_metrics(["r_squared", "rmse"], NUMBER, trusted=True).names() == ("r_squared", "rmse")
     assert asked == [("r_squared",)]
 
 
@@ -119,12 +119,12 @@ def test_outputs_that_are_not_finite_are_refused_with_the_row() -> None:
 
 def test_an_unknown_metric_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(ValueError, match=r"Cannot load the metric acuracy from `evaluate`\. Did you mean `accuracy`\?"):
-        load_metrics(["acuracy"], BINARY)
+        load_metrics(["acuracy"], BINARY, trusted=True)
 
 
 def test_switching_to_our_own_numbers_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "hf_noise_al"):
-        load_metrics(["accuracy"], BINARY)
+        load_metrics(["accuracy"], BINARY, trusted=True)
     assert "Metric accuracy: computed with scikit-learn and scipy" in caplog.text
 
 
@@ -149,8 +149,26 @@ def test_a_metric_of_evaluate_is_used_where_it_can_be_loaded(tmp_path: Path) -> 
         )
     )
     answer = random_answer(THREE)
-    found = load_metrics([str(script.parent), "accuracy"], THREE)(answer)
+    found = load_metrics([str(script.parent), "accuracy"], THREE, trusted=True)(answer)
     assert found["agreement"] == pytest.approx(found["accuracy"])
+
+
+@pytest.mark.parametrize("name", ["mine", "owner/metric", "mean_iou", "./f1", "glue/unknown", "acuracy"])
+def test_code_of_others_runs_only_where_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mine", "f1", "accuracy"):  # evaluate takes a folder for the metric that it is called
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{folder}.py").write_text("raise SystemExit('ran')")
+    monkeypatch.setattr(module.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("evaluate.load", lambda *names, **options: pytest.fail("loaded"))
+    with pytest.raises(ValueError) as refused:
+        load_metrics([name], BINARY)
+    message = str(refused.value)
+    assert f"The metric {name!r} is not one of this library." in message
+    assert "running Python code of the Hub or of a folder" in message and "`--trust_remote_code true`" in message
+    assert load_metrics(["f1", "accuracy", "glue/mrpc"], BINARY).names() == ("f1", "accuracy")
 
 
 def test_evaluate_and_our_own_numbers_have_the_same_names_and_averages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,9 +181,9 @@ def test_evaluate_and_our_own_numbers_have_the_same_names_and_averages(monkeypat
 
     monkeypatch.setattr(module.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("evaluate.load", lambda *names, **options: calls.append(names) or Loaded())
-    assert load_metrics(["f1"], THREE)(random_answer(THREE)) == {"f1": 0.5}
-    assert load_metrics(["f1"], SETS).names() == ("f1",)
-    load_metrics(["glue/mrpc"], BINARY)
+    assert load_metrics(["f1"], THREE, trusted=True)(random_answer(THREE)) == {"f1": 0.5}
+    assert load_metrics(["f1"], SETS, trusted=True).names() == ("f1",)
+    load_metrics(["glue/mrpc"], BINARY, trusted=True)
     names = [call for call in calls if isinstance(call, tuple)]
     averages = [call["average"] for call in calls if isinstance(call, dict)]
     assert names == [("f1",), ("f1", "multilabel"), ("glue", "mrpc")]
@@ -187,6 +205,15 @@ def test_the_curve_shows_the_first_metric_or_the_one_asked_for() -> None:
     assert curve_metric(["accuracy"], ["matched", "mismatched"], "mismatched_accuracy") == "eval_mismatched_accuracy"
     with pytest.raises(ValueError, match=r"Unknown `metric_for_curve` acuracy\. Did you mean `eval_accuracy`\?"):
         curve_metric(["accuracy"], [""], "acuracy")
+
+
+def test_a_best_model_by_what_is_not_measured_is_refused() -> None:
+    for known in ("accuracy", "eval_accuracy", "eval_loss"):
+        check_best_metric(["accuracy"], [""], known)
+    check_best_metric(["accuracy"], ["matched", "mismatched"], "mismatched_loss")
+    message = r"Unknown `metric_for_best_model` accuracy\..* It can be: eval_matched_accuracy, eval_matched_loss"
+    with pytest.raises(ValueError, match=message):
+        check_best_metric(["accuracy"], ["matched"], "accuracy")
 
 
 @pytest.mark.parametrize(

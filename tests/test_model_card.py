@@ -1,5 +1,7 @@
 """The model card: what a reader of the Hub sees."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ import yaml
 from huggingface_hub import ModelCard
 from tiny_run import make_trainer
 
+from hf_noise_al import NoiseStability
 from hf_noise_al.history import RoundRecord
-from hf_noise_al.model_card import _command, rounds_table
+from hf_noise_al.model_card import _code, _command, _literal, rounds_table
 
 
 def test_the_card_tells_data_budget_acquisition_curve_and_settings(
@@ -92,3 +95,64 @@ def test_only_the_length_of_training_that_counts_is_told(
     make_trainer(tmp_path, max_steps=max_steps).create_model_card()
     text = (tmp_path / "README.md").read_text()
     assert f"- {shown}: `" in text and f"- {hidden}: `" not in text
+
+
+NASTY = [
+    "a | b",
+    "two\nlines\n\n# title\n---\n",
+    "<script>alert(1)</script> & <!-- x",
+    "`code` ``",
+    "[link](javascript:alert(1)) ![image](x)",
+    "key: value # 'quoted' \"twice\"",
+    "--- *bold* __bold__ ~~gone~~ $x$ \\",
+    "\x1b[31m\udc80",
+]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_names_that_are_not_ours_change_nothing_but_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "--dataset_name", name])
+    acquisition = NoiseStability(parameter_filter=f"weight|{re.escape(name)}")
+    trainer = make_trainer(tmp_path, trainer={"acquisition": acquisition})
+    trainer.model.config._name_or_path = name
+    trainer.history.append(RoundRecord(0, 10, 10, 1.0, 0.0, {f"eval_{name}": 0.5, "eval_loss": 0.25}))
+    trainer.create_model_card(model_name=name, dataset=name, tags=name, dataset_tags=name)
+    text = (tmp_path / "README.md").read_text()
+
+    card = ModelCard(text).data
+    assert name in card.tags and card.datasets == name and card.base_model == name
+    body = re.sub(r"(?s)^---\n.*?\n---\n", "", text, count=1)
+    assert "\x1b" not in body
+    fence = re.search(r"(?m)^(`{3,})bash$", body)[1]
+    assert body.count(f"\n{fence}") == 2, "the command is one block"
+    before, command, after = re.split(rf"(?m)^{fence}(?:bash)?$", body)
+    assert shlex.split(command.strip().replace(r"\udc80", "\udc80"))[:3] == ["python", "train.py", "--dataset_name"]
+    assert [line for line in before.splitlines() if line.startswith("#")][1:] == [
+        *("## Learning curve", "## How to reproduce")
+    ]
+    assert after.strip().startswith("- seed: `")
+    table = [line for line in before.splitlines() if line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [5, 5, 5]
+    without_code = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", re.sub(r"\\[`\\]", "", before))
+    assert not re.search(r"[<`]|(?<!\\)[\[\]*~$]", without_code)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("nyu-mll/glue (mrpc)", "nyu-mll/glue (mrpc)"),
+        ("eval_f1", "eval_f1"),
+        ("_a_ __b__", r"\_a\_ \_\_b\_\_"),
+        ("a|b<c>&", r"a\|b&lt;c&gt;&amp;"),
+        ("[x](y) `z` \\", r"\[x\](y) \`z\` \\"),
+    ],
+)
+def test_a_name_is_escaped_where_markdown_would_read_it(name: str, shown: str) -> None:
+    assert _literal(name) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [("a", "`a`"), ("a`b", "`` a`b ``"), ("```", "```` ``` ````"), (3, "`3`")])
+def test_code_in_a_line_is_one_piece(value: object, shown: str) -> None:
+    assert _code(value) == shown

@@ -278,3 +278,28 @@ def test_names_in_base_model() -> None:
 def test_default_observable_of_a_plain_module_is_probabilities() -> None:
     assert default_observable(nn.Linear(2, 2)) is probabilities
     assert default_observable(bert(num_labels=2)) is probabilities
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [
+        ({"hidden": torch.zeros(2, 3), "pooled": torch.zeros(2, 3)}, "a dict of 'hidden', 'pooled'"),
+        ({"logits": [0.0, 1.0]}, "a dict of 'logits'"),
+        (None, "a NoneType"),
+        ((), "a tuple"),
+    ],
+)
+def test_a_model_that_returns_no_logits_is_refused(returned: object, found: str) -> None:
+    with pytest.raises(ValueError, match=f"Found no logits in what the model returned: {found}. Let it return them as"):
+        probabilities(Returning(returned), {})
+
+
+class Returning(nn.Module):
+    """Returns the same, whatever it sees."""
+
+    def __init__(self, returned: object) -> None:
+        super().__init__()
+        self.returned = returned
+
+    def forward(self, **inputs: Tensor) -> object:
+        return self.returned

@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from tiny_run import collate, make_model, make_pool, make_trainer
 from torch import Tensor, nn
+from torch._utils import ExceptionWrapper
 
 from hf_noise_al import observation
 from hf_noise_al.gradient_sketch import GradientSketch
@@ -361,3 +362,15 @@ def test_random_states_are_put_back_also_after_an_error() -> None:
         assert state() != before
         raise RuntimeError
     assert state() == before
+
+
+@pytest.mark.parametrize("key", ["grade", "lenght"])
+def test_a_key_that_a_worker_process_misses_is_known_by_its_traceback(key: str) -> None:
+    try:
+        {}[key]
+    except KeyError:
+        caught = ExceptionWrapper(where="in DataLoader worker process 0")  # as the DataLoader passes it on
+    message = "asks for 'grade', which the examples" if key == "grade" else "KeyError: 'lenght'"
+    kind = ValueError if key == "grade" else KeyError
+    with pytest.raises(kind, match=message), observation._explaining_missing_labels(["label", "grade"]):
+        caught.reraise()

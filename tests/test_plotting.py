@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import struct
 import subprocess
@@ -80,6 +81,31 @@ def test_says_what_is_drawn():
 def test_long_paths_are_shortened_to_their_last_part_and_hub_names_are_not():
     run = make_curve([0.5, 0.7, 0.8], dataset="nyu-mll/glue", model="/home/someone/models/minilm")
     assert draw_curves(compare([run])).axes[0].get_title(loc="left") == "nyu-mll/glue, minilm"
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        (r"a$\frac$b", r"a$\frac$b"),
+        ("cost in $ or $", "cost in $ or $"),
+        (r"\$x$", r"\$x$"),
+        ("two\nlines", "two lines"),
+        ("\x1b[31mred\x00", r"\x1b[31mred\x00"),
+        ("\udc80", r"\udc80"),
+        ("数据 😀", "数据 😀"),
+        ("_hidden", "_hidden"),
+        ("long " * 100, "long " * 7 + "lo..."),
+    ],
+)
+def test_names_are_drawn_as_they_are_written(tmp_path, name, drawn):
+    run = make_curve([0.5, 0.7, 0.8], name, dataset=name, model=name)
+    comparison = dataclasses.replace(compare([run])[0], metric=f"eval_{name}")
+    plot_curves([comparison], tmp_path / "curve.png")
+    axes = draw_curves([comparison]).axes[0]
+    assert axes.get_title(loc="left") == f"{drawn}, {drawn}"
+    assert axes.get_ylabel() == drawn.replace("_", " ")
+    (text,) = axes.get_legend().get_texts()
+    assert text.get_text().strip().startswith(drawn)
 
 
 def test_baseline_is_gray_and_dashed_and_rivals_all_differ():

@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from tiny_run import Oracle, assert_same_outcome, make_model, make_pool, make_trainer, outcome, read_state
 from transformers import TrainerCallback
 
-from hf_noise_al import ActiveTrainer, ActiveTrainerCallback
+from hf_noise_al import ActiveTrainer, ActiveTrainerCallback, round_files
 from hf_noise_al.gradient_sketch import GradientSketch
 from hf_noise_al.observables import features, probabilities
 from hf_noise_al.state import ActiveState
@@ -141,8 +141,9 @@ MOMENTS: dict[str, Callable[[ActiveTrainer], None]] = {
     ),
     "at the end of training": lambda t: t.add_callback(DieAt(t, "on_train_end", 8)),
     "while the model is saved": lambda t: before(
-        t, "_save", lambda folder=None, *_, **__: second(t) and str(folder).endswith(".model.incomplete")
+        round_files, "save_weights", lambda model, folder, write: second(t) and folder.name == ".model.incomplete"
     ),
+    "while the model gets its name": lambda t: before(round_files, "sync_folder", lambda folder: second(t)),
     "between model and evaluation": lambda t: before(t, "_evaluate_round", lambda: second(t)),
     "between evaluation and state": lambda t: before(
         ActiveState, "save", lambda state, *_: len(state.history) == 2 and state.pending is None
@@ -518,11 +519,90 @@ def test_a_damaged_state_is_refused(finished: Path, tmp_path: Path, damage: Call
         make_trainer(folder, num_rounds=1).train(resume_from_checkpoint=True)
 
 
-def test_missing_weights_are_refused(finished: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(finished, tmp_path / "copy")
-    shutil.rmtree(folder / "_rounds" / "00" / "model")
-    with pytest.raises(ValueError, match="the weights in .*00/model are gone. Restore the folder"):
-        make_trainer(folder, num_rounds=1).train(resume_from_checkpoint=True)
+def damages(path: Path) -> Iterator[None]:
+    """Damage the file at `path` in one way after the other."""
+    whole = path.read_bytes()
+    path.unlink()
+    yield
+    for content in (b"", whole[: len(whole) // 2], *(flipped(whole, at) for at in (0, len(whole) // 3, -1))):
+        path.write_bytes(content)
+        yield
+    path.write_bytes(whole)
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    changed = bytearray(data)
+    changed[at] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.long)], ids=["model", "model_init"])
+def test_damaged_weights_are_refused_or_trained_again(tmp_path: Path, fresh: bool) -> None:
+    settings: dict[str, Any] = {"fresh": fresh, "num_train_epochs": 1, "save_strategy": "no"}
+    whole = start(tmp_path / "whole", **settings)
+    whole.train()
+    start(tmp_path / "parts", **{**settings, "num_rounds": 1}).train()
+    kinds = {"initial": 0, "00": 0}
+    for path in sorted((tmp_path / "parts" / "_rounds").rglob("*.*")):
+        kind = path.relative_to(tmp_path / "parts" / "_rounds").parts[0]
+        for number, _ in enumerate(damages(path)):
+            copy = shutil.copytree(tmp_path / "parts", tmp_path / f"{kind}-{path.name}-{number}")
+            kinds[kind] += 1
+            trainer = start(copy, **settings)
+            if kind == "initial" and not (path.name == "checksums.json" and number == 0):
+                with pytest.raises(ValueError, match=r"Cannot resume: .*_rounds/initial.* (is damaged|are gone)"):
+                    trainer.train(resume_from_checkpoint=True)
+            else:
+                trainer.train(resume_from_checkpoint=True)
+                assert_same_outcome(outcome(trainer), outcome(whole))
+            shutil.rmtree(copy)
+    assert kinds["00"] == 18 + 6, "weights, output, checksums and the count of labels, in six ways each"
+    assert kinds["initial"] == (0 if fresh else 12)
+
+
+def test_damaged_weights_that_nothing_is_left_to_make_from_are_refused(tmp_path: Path) -> None:
+    start(tmp_path, warm_start=True).train()
+    next((tmp_path / "_rounds" / "01" / "model").glob("*.safetensors")).unlink()
+    with pytest.raises(ValueError, match=r"weights.safetensors is damaged \(it is not what was written\). Restore"):
+        start(tmp_path, warm_start=True, num_rounds=3).train(resume_from_checkpoint=True)
+    shutil.rmtree(tmp_path / "_rounds" / "01")
+    with pytest.raises(ValueError, match="the weights in .*01/model are gone. Restore the folder"):
+        start(tmp_path, warm_start=True, num_rounds=3).train(resume_from_checkpoint=True)
+
+
+def test_a_training_on_fewer_labels_is_not_taken_for_the_one_on_all(tmp_path: Path) -> None:
+    """Killed, resumed for more labels, and killed again before the training on all of them began."""
+    unlabeled = make_pool().remove_columns(["label"])
+
+    class Interrupt(ActiveTrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    killed = start(tmp_path, pool=unlabeled, trainer={"callbacks": [Interrupt()]})
+    killed.annotate([0, 1, 2, 3], [0, 1, 0, 1])
+    with pytest.raises(KeyboardInterrupt):
+        killed.fine_tune()
+    second = start(tmp_path, pool=unlabeled)
+    second.resume()
+    second.annotate([10, 11, 12, 13], [0, 1, 0, 1])
+    third = start(tmp_path, pool=unlabeled)
+    third.resume()
+    assert third.fine_tune().global_step == 4, "two epochs of two batches"
+
+
+def test_only_what_a_resume_needs_is_left(tmp_path: Path) -> None:
+    start(tmp_path / "usual").train()
+    left = sorted(path.relative_to(tmp_path / "usual" / "_rounds").as_posix() for path in every(tmp_path / "usual"))
+    files = ["checksums.json", "train_output.json", "weights.safetensors"]
+    kept = [f"01/model/{name}" for name in files]
+    assert left == ["01/labels.json", *kept, "initial/checksums.json", "initial/weights.safetensors"]
+    start(tmp_path / "all", keep_round_files=True).train()
+    assert {path.parent.name for path in every(tmp_path / "all")} >= {"checkpoint-2", "checkpoint-4", "model"}
+    assert len(list((tmp_path / "all" / "_rounds").glob("*/model"))) == 2
+
+
+def every(folder: Path) -> list[Path]:
+    return [path for path in (folder / "_rounds").rglob("*") if path.is_file()]
 
 
 def test_a_missing_state_is_refused(tmp_path: Path) -> None:

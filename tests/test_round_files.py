@@ -7,6 +7,7 @@ import torch
 from tiny_run import make_trainer
 from transformers.trainer_utils import TrainOutput
 
+from hf_noise_al import round_files
 from hf_noise_al.round_files import RoundFiles
 
 
@@ -25,18 +26,18 @@ def test_a_saved_round_comes_back_with_its_output(files: RoundFiles) -> None:
     files.save(2, output, 1.5)
     with torch.no_grad():
         first_weight(files).zero_()
-    assert files.finished_training(2) is None, "only a resumed run may use it"
+    assert files.finished_training(2, 8) is None, "only a resumed run may use it"
     files.resumed_round = 2
-    assert files.finished_training(2) == (output, 1.5)
+    assert files.finished_training(2, 8) == (output, 1.5)
     assert torch.equal(first_weight(files), weight)
 
 
 def test_a_failed_save_leaves_nothing_that_looks_complete(files: RoundFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(folder: str, state_dict: object) -> None:
-        (Path(folder) / "model.safetensors").write_bytes(b"half")
+    def fail(model: object, folder: Path, write: bool) -> None:
+        (folder / "weights.safetensors").write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(files.trainer, "_save", fail)
+    monkeypatch.setattr(round_files, "save_weights", fail)
     with pytest.raises(OSError, match="disk full"):
         files.save(0, TrainOutput(1, 0.0, {}), 1.0)
     assert not (files.round_folder(0) / "model").exists()
@@ -55,7 +56,7 @@ def test_a_round_starts_from_the_initial_weights(files: RoundFiles) -> None:
     files.save_initial()
     with torch.no_grad():
         first_weight(files).zero_()
-    assert files.begin(0) is None
+    assert files.begin(0, 8) is None
     assert torch.equal(first_weight(files), weight)
 
 

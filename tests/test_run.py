@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from hf_noise_al.arguments import parse
+from hf_noise_al.history import RoundRecord
 from hf_noise_al.learning_curve import LearningCurve
 from hf_noise_al.recipe import InvalidArgument
 from hf_noise_al.run import Job, is_finished, prepare, refuse_folder_in_use, train
@@ -83,6 +84,25 @@ def test_a_run_that_is_being_extended_is_not_finished(job: Callable[..., Job], m
         train(longer)
     assert len(LearningCurve.load(longer.folder).points) == 2
     assert not is_finished(longer.arguments)
+
+
+@pytest.mark.parametrize("error", [ValueError("no such glyph\n^"), ImportError("no matplotlib"), OSError(28, "full")])
+def test_a_picture_that_cannot_be_drawn_costs_nothing_but_itself(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    made = job()
+    monkeypatch.setattr("hf_noise_al.run.plot_curves", fail)
+    monkeypatch.setattr(made.trainer, "train", lambda **_: None)
+    made.trainer.history.append(RoundRecord(0, 4, 4, 1.0, 0.0, {"eval_matched_accuracy": 0.5}))
+    caplog.set_level("WARNING", "hf_noise_al")
+    train(made)
+    assert {"README.md", "learning_curve.json", "model.safetensors"} <= {path.name for path in made.folder.iterdir()}
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"Cannot draw {made.folder / 'learning_curve.png'}: " in told and "\n" not in told
+    assert f"`hf-noise-al compare {made.folder} --plot learning_curve.png`" in told
 
 
 def test_a_folder_in_use_is_refused_unless_resumed_or_replaced(tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ def test_no_second_label_column_reaches_the_model(tiny_tokenizer: PreTrainedToke
         ([0, 1], [0, -1], ClassLabel(names=["a", "b"]), {}, "the evaluation set has no label in row 1"),
         ([0, 0], [0], None, {}, r"has 1 class \(0\): nothing to tell apart"),
         ([0.5, 1.0], [1.0], None, {}, "row 0: 0.5 is no class.*use `task: text_regression`"),
+        (["a", "b" * 99], ["a"], None, {"class_names": ["a", "b"]}, r"row 1: `b{77}\.\.\.` is outside the 2 classes"),
+        (["a", "b\n\x1b[m"], ["a"], None, {"class_names": ["a", "b"]}, r"row 1: `b \\x1b\[m` is outside the 2 classes"),
         (["a", "bb"], ["a"], None, {"class_names": ["a", "b"]}, "row 1: `bb` is outside the 2 classes .*`class_names`"),
         ([[0, 2], [1, 0]], [[1, 0]], None, {}, "hold neither class names nor only 0 and 1"),
         ([[0, 1], [1]], [[1, 0]], None, {}, r"row 1: found \[1\]\. Write one 0 or 1 for each of the 2 classes"),

@@ -3,6 +3,7 @@
 import gc
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -361,6 +362,7 @@ def test_the_users_own_parts_work_as_in_trainer(tmp_path: Path, tiny_tokenizer: 
         },
         num_rounds=2,
         save_strategy="epoch",
+        keep_round_files=True,
     )
     trainer.train()
     assert seen["events"] == ["train", "evaluate"] * 2
@@ -644,6 +646,70 @@ def test_a_collator_that_needs_labels_is_explained(tmp_path: Path) -> None:
         trainer.query(3)
 
 
+def test_another_key_that_a_collator_misses_is_not_taken_for_a_label(tmp_path: Path) -> None:
+    def misspelled(examples: list[Any]) -> dict[str, Tensor]:
+        return {**collate(examples), "lengths": torch.tensor([example["lenght"] for example in examples])}
+
+    trainer = make_trainer(tmp_path, trainer={"data_collator": misspelled})
+    with pytest.raises(KeyError, match="lenght") as raised:
+        trainer.query(3)
+    assert raised.value.args == ("lenght",)
+
+
+def test_the_label_column_may_have_any_name_in_what_is_explained(tmp_path: Path) -> None:
+    def needy(examples: list[Any]) -> dict[str, Tensor]:
+        return {**collate(examples), "labels": torch.tensor([example["grade"] for example in examples])}
+
+    pool = make_pool().rename_column("label", "grade")
+    trainer = make_trainer(tmp_path, pool=pool, trainer={"data_collator": needy}, label_column="grade")
+    with pytest.raises(ValueError, match="asks for 'grade', which the examples of a query do not have"):
+        trainer.query(3)
+
+
+class Pooled(nn.Module):
+    """Returns a loss and, beside it, whatever `make` makes of the scores of two classes."""
+
+    def __init__(self, make: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.embedding, self.make = nn.Embedding(40, 2), make
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> Any:
+        scores = self.embedding(input_ids).mean(dim=1)
+        loss = {} if labels is None else {"loss": nn.functional.cross_entropy(scores, labels)}
+        return {**loss, **self.make(scores)}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda scores: {"scores": scores}, "Found no logits in what the model returned: a dict of 'scores'"),
+        (lambda scores: {"logits": scores[:, None, :]}, r"need logits of shape \(batch, classes\), found \(2, 1, 2\)"),
+        (lambda scores: {"logits": scores[:1]}, r"one row per example: \(2, D\) here, found \(1, 2\)"),
+    ],
+)
+def test_a_model_that_no_query_could_look_at_is_refused_before_it_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Tensor], Any], message: str
+) -> None:
+    monkeypatch.setattr(ActiveTrainer, "training_step", lambda *_, **__: pytest.fail("trained"))
+    settings = {"model": Pooled(make), "eval_dataset": None}
+    trainer = make_trainer(tmp_path, trainer=settings, acquisition="entropy", acquisition_kwargs=None)
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+    with pytest.raises(ValueError, match="no row is labeled"):
+        trainer.fine_tune()
+    trainer.annotate([0, 1], [0, 1])
+    with pytest.raises(ValueError, match=message):
+        trainer.fine_tune()
+    assert trainer.pool.num_labeled == 2 and not trainer.history
+
+
+def test_a_model_that_is_looked_at_by_no_query_may_return_what_it_likes(tmp_path: Path) -> None:
+    settings = {"model": Pooled(lambda scores: {"scores": scores}), "eval_dataset": None}
+    make_trainer(tmp_path / "random", trainer=settings, acquisition="random", acquisition_kwargs=None).train()
+    settings["observable"] = lambda model, inputs: model.embedding(inputs["input_ids"]).mean(dim=1)
+    make_trainer(tmp_path / "own", trainer=settings, num_rounds=2).train()
+
+
 # ---- labels stay hidden ----------------------------------------------------------------------------------------------
 
 
@@ -825,6 +891,7 @@ def test_best_model_and_save_limit_work_inside_a_round(tmp_path: Path) -> None:
         metric_for_best_model="eval_loss",
         num_rounds=2,
         learning_rate=0.3,
+        keep_round_files=True,
     )
     best = []
 

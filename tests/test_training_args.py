@@ -40,6 +40,18 @@ def test_defaults(tmp_path: Path) -> None:
         ({"acquisition_kwargs": {"noise_scale": -1.0}}, "`noise_scale` must be a positive finite number, got -1.0"),
         ({"acquisition_kwargs": {"num_perturbations": 0}}, "`num_perturbations` must be at least 1, got 0"),
         ({"acquisition_kwargs": {"selection": "best"}}, "Unknown selection 'best'"),
+        (
+            {"acquisition_kwargs": {"noise_scale": 1e30}},
+            r"at most 1\.0, got 1e\+30: it is relative, .* uses 1e-3",
+        ),
+        (
+            {"acquisition_kwargs": {"num_projections": 10**9}},
+            "`num_projections` must be at most 1,000,000, got 1,000,",
+        ),
+        ({"acquisition_kwargs": {"num_perturbations": 10**9}}, "`num_perturbations` must be at most 1,000,000"),
+        ({"acquisition_kwargs": {"max_feature_dim": 10**9}}, "`max_feature_dim` must be at most 1,000,000"),
+        ({"acquisition_kwargs": {"num_output_projections": 10**9}}, "`num_output_projections` must be at most 1,000"),
+        ({"acquisition": "bald", "acquisition_kwargs": {"num_samples": 10**9}}, "`num_samples` must be at most 1,000"),
         ({"bf16_full_eval": True}, "`bf16_full_eval` is not supported: it converts the model in place"),
         ({"fp16_full_eval": True}, "`fp16_full_eval` is not supported: it converts the model in place"),
         ({"report_to": ["trackio"]}, "Trackio starts a new run at each round .* Set `run_name`"),

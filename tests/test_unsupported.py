@@ -1,12 +1,14 @@
 """Trainers that would give wrong results are refused when they are made."""
 
+import errno
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from tiny_run import make_model, make_trainer
+from tiny_run import accuracy, make_arguments, make_model, make_pool, make_trainer
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer
@@ -31,6 +33,91 @@ def test_quantized_weights_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(type(model), "quantization_method", "bitsandbytes", raising=False)
     with pytest.raises(ValueError, match="the weights are quantized by bitsandbytes"):
         make_trainer(tmp_path, trainer={"model": model})
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(
+            ValueError, match=rf"Cannot write to `output_dir` '{folder}': (File exists|Not a directory)"
+        ):
+            make_trainer(folder)
+    make_trainer(tmp_path / "new" / "run")
+    assert list((tmp_path / "new" / "run").iterdir()) == [], "what was tried is gone"
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    with pytest.raises(
+        ValueError, match="Read-only file system. A run keeps its labels.* Set `output_dir` to a folder"
+    ):
+        make_trainer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sets", "measures", "message"),
+    [
+        ("accuracy", (), False, "is 'accuracy', which no evaluation of this trainer measures. Set it to eval_loss, or"),
+        ("accuracy", ("a", "b"), True, "Set it to eval_a_loss or eval_b_loss, or .* after the name of its evaluation"),
+        ("loss", ("a",), False, "Set it to eval_a_loss"),
+        ("eval_accuracy", (), True, None),
+        ("b_accuracy", ("a", "b"), True, None),
+        ("eval_a_loss", ("a",), False, None),
+        (None, ("a",), False, None),
+    ],
+)
+def test_a_best_model_by_what_nobody_measures_is_refused(
+    tmp_path: Path, wanted: str | None, sets: tuple[str, ...], measures: bool, message: str | None
+) -> None:
+    trainer = {"eval_dataset": {name: make_pool(4) for name in sets} or make_pool(4)}
+    trainer["compute_metrics"] = accuracy if measures else None
+    asked = {"metric_for_best_model": wanted, "trainer": trainer}
+    make_trainer(tmp_path, **asked)  # no evaluation during a round
+    with nullcontext() if message is None else pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, eval_strategy="epoch", **asked)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"lr_scheduler_type": "warmup_stable_decay"},
+            "`lr_scheduler_type`, `lr_scheduler_kwargs` .*num_decay_steps",
+        ),
+        ({"lr_scheduler_kwargs": {"nope": 1}}, "Cannot train with `lr_scheduler_type`, .* unexpected keyword .*'nope'"),
+        ({"optim_args": "foo"}, "Cannot train with `optim`, `optim_args` as they are: not enough values"),
+        ({"optim": "galore_adamw"}, "Cannot train with `optim`, .* install `?galore_torch.* Correct them"),
+    ],
+)
+def test_an_optimizer_or_a_schedule_that_cannot_be_made_is_refused(
+    tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, **arguments)
+
+
+def test_who_makes_the_optimizer_and_the_schedule_is_asked_nothing_about_those_of_upstream(tmp_path: Path) -> None:
+    class Own(ActiveTrainer):
+        def create_scheduler(self, *arguments: Any, **options: Any) -> Any:
+            self.lr_scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer)
+            return self.lr_scheduler
+
+    arguments = make_arguments(tmp_path, lr_scheduler_kwargs={"nope": 1}, optim_args="foo")
+    own = {"optimizer_cls_and_kwargs": (torch.optim.SGD, {"lr": 0.1})}
+    Own(model=make_model(), args=arguments, train_dataset=make_pool(), **own)
+    for kwargs in ({"lr_scheduler_type": "cosine"}, {"lr_scheduler_type": "constant"}, {"optim": "adafactor"}):
+        make_trainer(tmp_path, **kwargs)
+
+
+def test_checkpoints_of_tied_weights_of_a_plain_module_are_refused(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    make_trainer(tmp_path, trainer={"model": model}, save_strategy="epoch")
+    model[1].weight = model[0].weight
+    make_trainer(tmp_path, trainer={"model": model})
+    with pytest.raises(ValueError, match=r"this Sequential cannot be written: 0\.weight and 1\.weight share their"):
+        make_trainer(tmp_path, trainer={"model": model}, save_strategy="epoch")
+    make_trainer(tmp_path, trainer={"model": make_model(tie_word_embeddings=True)}, save_strategy="epoch")
 
 
 class Plugin:

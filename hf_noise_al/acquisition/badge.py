@@ -33,6 +33,10 @@ class BADGE(Acquisition):
         _check_one_class_each(model)
         check_one_answer_each(observable, "BADGE takes the gradient of one answer per example")
 
+    def looks_at(self, observable: Observable) -> Observable:
+        """Return the two factors of gradient embeddings."""
+        return probabilities_and_features
+
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return candidates drawn by k-means++ seeding; scores are lengths of their gradient embeddings."""
         check_size(query_size, candidates.size)

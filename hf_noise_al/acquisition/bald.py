@@ -29,7 +29,7 @@ class BALD(Acquisition):
     """How many dropout passes each candidate gets."""
 
     def __post_init__(self) -> None:
-        check_whole_number("num_samples", self.num_samples, least=2)
+        check_whole_number("num_samples", self.num_samples, least=2, most=1_000_000)
 
     def check(self, model: nn.Module, observable: Observable) -> None:
         """Raise ValueError unless `model` has dropout and chooses one class of several, or labels, for each example."""
@@ -40,6 +40,10 @@ class BALD(Acquisition):
             )
         check_one_answer_each(observable, "BALD compares the class probabilities of an example")
         check_dropout(model)
+
+    def looks_at(self, observable: Observable) -> Observable:
+        """Return the class probabilities."""
+        return probabilities
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the `query_size` candidates on which dropout passes disagree most, each one being sure.

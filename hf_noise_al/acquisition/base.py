@@ -56,6 +56,13 @@ class Acquisition(ABC):
     def check(self, model: nn.Module, observable: Observable) -> None:  # noqa: B027 (most can query any model)
         """Raise ValueError where this cannot query `model`; a trainer asks before anything is trained."""
 
+    def looks_at(self, observable: Observable) -> Observable | None:
+        """Return what `select` observes where the task's choice is `observable`; None where it looks at no model.
+
+        A trainer tries it on two rows before the first round is trained.
+        """
+        return None
+
     @abstractmethod
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return `query_size` distinct candidates, best first, and a score for each candidate.

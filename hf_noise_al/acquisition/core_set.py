@@ -21,6 +21,10 @@ class CoreSet(Acquisition):
     def __post_init__(self) -> None:
         check_observable(self.observable)
 
+    def looks_at(self, observable: Observable) -> Observable:
+        """Return the observable of the settings, the features."""
+        return self.observable
+
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the candidates farthest from what is labeled and from each other; scores are distances to it."""
         check_size(query_size, candidates.size)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..memory import refuse_beyond_memory
 from ..observables import Observable
 from ..perturbation import full_precision, perturbed, perturbed_tensors
 from ..projection import CountSketch
@@ -45,6 +46,9 @@ class FiniteDifferences:
 
         def announce(dimension: int) -> None:
             width = min(count * dimension, self.max_feature_dim)
+            refuse_beyond_memory(
+                num_rows, width, "Lower `max_feature_dim` in `acquisition_kwargs`, or `candidate_size`."
+            )
             copy = sum(local(tensor).nbytes for tensor in perturbed_tensors(model, self.parameter_filter).values())
             logger.info(
                 f"Finite differences: {count + 1} forward passes. Features take {num_rows * width * 4 / 1e6:.1f} MB "

@@ -17,6 +17,7 @@ from ..gradient_sketch import (
     unsupported_tensors,
 )
 from ..layer_taps import UnsupportedModuleError
+from ..memory import refuse_beyond_memory
 from ..observables import Observable, check_observable
 from ..perturbation import check_noise_scale, full_precision, log_choice, perturbed_tensors
 from ..selection import (
@@ -36,6 +37,10 @@ from .finite_differences import FiniteDifferences
 logger = logging.getLogger(__name__)
 
 EstimatorName = Literal["auto", "gradient_sketch", "finite_difference"]
+MOST_NUMBERS = 1_000_000
+"""Most perturbations and projections: a million passes never end, a row of a million numbers takes 4 MB."""
+
+_NARROWER_SKETCH = "Lower `num_projections` in `acquisition_kwargs`, or `candidate_size`."
 _SAID = {False: "", True: ", one example at a time"}
 
 
@@ -81,7 +86,7 @@ class NoiseStability(Acquisition):
     def __post_init__(self) -> None:
         check_noise_scale(self.noise_scale)
         for name in ("num_perturbations", "num_projections", "num_output_projections", "max_feature_dim"):
-            check_whole_number(name, getattr(self, name))
+            check_whole_number(name, getattr(self, name), most=MOST_NUMBERS)
         for name in ("normalize_rows", "labeled_as_centers", "one_by_one"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` must be true or false, got {getattr(self, name)!r}.")
@@ -122,6 +127,18 @@ class NoiseStability(Acquisition):
         perturbed_tensors(model, self.parameter_filter)
         if self.estimator == "gradient_sketch" and not self.one_by_one:
             refuse_unsupported_tensors(model, self.parameter_filter)
+
+    def looks_at(self, observable: Observable) -> Observable:
+        """Return the observable of the settings, else the task's."""
+        return self.observable or observable
+
+    def check_memory(self, model: nn.Module, observable: Observable, num_rows: int) -> None:
+        """Raise ValueError where the gradient sketch is the choice and `num_rows` of its rows cannot fit into memory.
+
+        How wide the rows of finite differences are is known when the model's outputs are; they are checked then.
+        """
+        if self._choice(model, self.looks_at(observable))[0]:
+            refuse_beyond_memory(num_rows, self.num_projections, _NARROWER_SKETCH)
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the candidates whose outputs move most and most differently; scores are lengths of deviations."""
@@ -168,8 +185,8 @@ class NoiseStability(Acquisition):
         num_rows = candidates.size if shard is None else len(shard.indices)
         if len(groups) > 1 and candidates.labeled is not None:
             num_rows += candidates.labeled.size
-        observable = self.observable or candidates.observable
-        if self._sketches(candidates, observable):
+        observable = self.looks_at(candidates.observable)
+        if self._sketches(candidates.model, observable):
             state = generator.get_state()
             for one_by_one in self._ways(candidates.model):
                 try:
@@ -186,26 +203,26 @@ class NoiseStability(Acquisition):
         )
         return method.deviations(candidates.model, groups, generator, num_rows)
 
-    def _sketches(self, candidates: Candidates, observable: Observable) -> bool:
+    def _sketches(self, model: nn.Module, observable: Observable) -> bool:
         """Return whether the gradient sketch is to be used, and log why."""
+        sketches, why = self._choice(model, observable)
+        if self.estimator == "auto":
+            logger.info(f"estimator='auto' takes {'the gradient sketch' if sketches else 'finite differences'}: {why}.")
+        return sketches
+
+    def _choice(self, model: nn.Module, observable: Observable) -> tuple[bool, str]:
+        """Return whether the gradient sketch is to be used, and why "auto" chooses so."""
         if self.estimator != "auto":
-            return self.estimator == "gradient_sketch"
-        unsupported = [] if self.one_by_one else unsupported_tensors(candidates.model, self.parameter_filter)
-        passes = num_backward_passes(candidates.model, observable, self.num_output_projections)
+            return self.estimator == "gradient_sketch", ""
+        unsupported = [] if self.one_by_one else unsupported_tensors(model, self.parameter_filter)
+        passes = num_backward_passes(model, observable, self.num_output_projections)
         rival = f"the {self.num_perturbations + 1} forward passes of finite differences"
         if unsupported:
-            why = f"the gradient sketch has no rule for {', '.join(unsupported[:5])}, unless one_by_one=True"
-        elif passes > self.num_perturbations:
-            why = f"the number of backward passes, {passes}, is not below {rival}"
-        else:
-            logger.info(
-                "estimator='auto' takes the gradient sketch: "
-                f"{'examples pass one by one' if self.one_by_one else 'every perturbed module is supported'}, and the "
-                f"number of backward passes, {passes}, is below {rival}."
-            )
-            return True
-        logger.info(f"estimator='auto' takes finite differences: {why}.")
-        return False
+            return False, f"the gradient sketch has no rule for {', '.join(unsupported[:5])}, unless one_by_one=True"
+        if passes > self.num_perturbations:
+            return False, f"the number of backward passes, {passes}, is not below {rival}"
+        possible = "examples pass one by one" if self.one_by_one else "every perturbed module is supported"
+        return True, f"{possible}, and the number of backward passes, {passes}, is below {rival}"
 
     def _ways(self, model: nn.Module) -> tuple[bool, ...]:
         """Return whether the sketch is to take examples one by one, first choice first.
@@ -225,6 +242,7 @@ class NoiseStability(Acquisition):
         one_by_one: bool,
     ) -> list[Tensor]:
         width = self.num_projections
+        refuse_beyond_memory(num_rows, width, _NARROWER_SKETCH)
         logger.info(
             f"Gradient sketch{_SAID[one_by_one]}: features take {num_rows * width * 4 / 1e6:.1f} MB on this process "
             f"({num_rows} x {width}), and a batch's activations are kept for its backward pass, as in training."

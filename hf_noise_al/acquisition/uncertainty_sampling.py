@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..observables import is_multi_label, probabilities
+from ..observables import Observable, is_multi_label, probabilities
 from ..parts import ProbabilitiesOfParts, mean_over_parts
 from ..selection import check_finite, check_size, top_k
 from ..uncertainty import entropy, least_confidence, margin
@@ -21,6 +21,10 @@ class UncertaintySampling(Acquisition):
 
     They are the mean over labels where the task is multi-label, and over words or pixels where each is classified.
     """
+
+    def looks_at(self, observable: Observable) -> Observable:
+        """Return the class probabilities, of each part of an example where the task has parts."""
+        return observable if isinstance(observable, ProbabilitiesOfParts) else probabilities
 
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the `query_size` most uncertain candidates."""

@@ -16,6 +16,7 @@ from ..augmentation import Augmentation
 from ..loading import LABELS
 from ..observables import Observable
 from ..pool import Label
+from ..shown_text import listed
 from .columns import find_label_column
 from .metrics import load_metrics
 from .targets import LabelKind, Targets, by_place
@@ -86,8 +87,11 @@ class Task:
     """Names of the label column where none is asked for, the first that is there."""
     check_labels: Callable[[Dataset, Sequence[str], str], None] = lambda data, columns, place: None
     """(data with its column ``labels``, columns, place) -> nothing; refuses labels that do not fit their rows."""
-    load_metrics: Callable[[Sequence[str], Targets], Any] = load_metrics
-    """(names, targets) -> `Trainer`'s ``compute_metrics``, with a method ``names()`` for the names of its numbers."""
+    load_metrics: Callable[..., Any] = load_metrics
+    """(names, targets) -> `Trainer`'s ``compute_metrics``, with a method ``names()`` for the names of its numbers.
+
+    Where it can load code of others it takes ``trusted`` too: whether that may be run.
+    """
     fit: Callable[[Any, Dataset, Sequence[str], DataArguments], None] = lambda processor, pool, columns, arguments: None
     """(processor, pool, columns, arguments) -> nothing; lets a processor learn from the pool's inputs."""
     model_fields: Callable[[Any], Mapping[str, Any]] = lambda processor: {}
@@ -191,6 +195,6 @@ def _require_same_columns(part: Dataset, columns: Sequence[str], place: str) -> 
     for name in columns:
         if name not in part.column_names:
             raise ValueError(
-                f"The column `{name}` is missing in {place}, which has: {', '.join(part.column_names)}. "
+                f"The column `{name}` is missing in {place}, which has: {listed(part.column_names)}. "
                 "Give all splits the same columns."
             )

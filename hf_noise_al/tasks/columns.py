@@ -8,6 +8,7 @@ from datasets import Dataset, Image, Value
 
 from ..loading import LABELS
 from ..recipe import did_you_mean
+from ..shown_text import listed
 
 TEXT_PAIRS = (
     ("sentence1", "sentence2"),
@@ -27,7 +28,7 @@ def find_label_column(dataset: Dataset, label_column: str | None, names: Sequenc
         if name in dataset.column_names:
             return name
     raise ValueError(
-        f"Found no label column. Set `label_column` to one of: {', '.join(dataset.column_names)}. "
+        f"Found no label column. Set `label_column` to one of: {listed(dataset.column_names)}. "
         "(A pool without any label needs an empty column of that name.)"
     )
 
@@ -49,7 +50,7 @@ def find_text_columns(dataset: Dataset, text: str | None, pair: str | None, labe
         return (texts[0],)
     raise ValueError(
         f"Cannot tell which column is the text. Set `text_column` (and `text_pair_column`) to one of: "
-        f"{', '.join(texts or dataset.column_names)}."
+        f"{listed(texts or dataset.column_names)}."
     )
 
 
@@ -63,7 +64,7 @@ def find_image_column(dataset: Dataset, image: str | None) -> str:
         if candidate in dataset.column_names:
             return candidate
     raise ValueError(
-        f"Cannot tell which column is the image. Set `image_column` to one of: {', '.join(dataset.column_names)}."
+        f"Cannot tell which column is the image. Set `image_column` to one of: {listed(dataset.column_names)}."
     )
 
 
@@ -73,7 +74,7 @@ def require_column(dataset: Dataset, name: str, role: str) -> str:
         return name
     raise ValueError(
         f"The data has no column `{name}` (`{role}`).{did_you_mean(name, dataset.column_names)} "
-        f"It has: {', '.join(dataset.column_names)}."
+        f"It has: {listed(dataset.column_names)}."
     )
 
 

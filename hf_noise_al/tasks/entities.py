@@ -95,8 +95,10 @@ class WordMetrics:
         return [[self.class_names[number] for number in row[words]] for row, words in zip(numbers, there, strict=True)]
 
 
-def load_word_metrics(names: Sequence[str], targets: Targets) -> WordMetrics:
+def load_word_metrics(names: Sequence[str], targets: Targets, trusted: bool = False) -> WordMetrics:
     """Return the metrics `names`: ``seqeval`` for all of f1, precision, recall and accuracy, or some of these.
+
+    Where code of others is `trusted`, they are those of `evaluate`, if it can load them; else they are computed here.
 
     Raises:
         ValueError: another metric, or entities are to be measured and the names of the tags are not IOB2.
@@ -116,7 +118,9 @@ def load_word_metrics(names: Sequence[str], targets: Targets) -> WordMetrics:
             f"Entities cannot be read from tags such as `{other[0]}`: they must be O, B-... or I-... (IOB2). Give the "
             "tags their names in order with `class_names`, or set `metric: accuracy`, which counts words."
         )
-    return WordMetrics(tuple(wanted), targets.class_names, measure_entities if other else _load_seqeval())
+    return WordMetrics(
+        tuple(wanted), targets.class_names, _load_seqeval() if trusted and not other else measure_entities
+    )
 
 
 def choose_classes(logits: Any, labels: Tensor) -> Tensor:

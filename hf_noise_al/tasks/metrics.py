@@ -1,4 +1,7 @@
-"""Metrics by their names in `evaluate`: from there where it can be loaded, else the same numbers computed here."""
+"""Metrics by their names in `evaluate`: computed here, or loaded from there where code of others is trusted.
+
+What `evaluate` loads is Python, from the Hub or from a folder, and it runs.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from transformers import EvalPrediction
 from transformers.utils import logging
 
 from ..recipe import did_you_mean
+from ..shown_text import listed, one_line
 from .targets import MULTI_LABEL, REGRESSION, Targets
 
 logger = logging.get_logger(__name__)
@@ -69,9 +73,13 @@ class Metrics:
         return tuple(self(EvalPrediction(predictions=answer, label_ids=labels)))
 
 
-def load_metrics(names: Sequence[str], targets: Targets) -> Metrics:
-    """Return the metrics `names`: of `evaluate`, such as ``f1``, or the ones of a GLUE task, such as ``glue/mrpc``."""
-    return Metrics(tuple(_load(name, targets) for name in names), targets)
+def load_metrics(names: Sequence[str], targets: Targets, trusted: bool = False) -> Metrics:
+    """Return the metrics `names`: of `evaluate`, such as ``f1``, or the ones of a GLUE task, such as ``glue/mrpc``.
+
+    Raises:
+        ValueError: a metric is not computed here and cannot be loaded, or may not be, as it is not `trusted`.
+    """
+    return Metrics(tuple(_load(name, targets, trusted) for name in names), targets)
 
 
 def curve_metric(names: Sequence[str], evaluation_sets: Sequence[str], wanted: str | None = None) -> str:
@@ -79,17 +87,32 @@ def curve_metric(names: Sequence[str], evaluation_sets: Sequence[str], wanted: s
 
     `names` are those of `Metrics.names`; `wanted` may leave out ``eval_`` and, for the first set, the set's name.
     """
-    prefixes = [f"eval_{name}_" if name else "eval_" for name in evaluation_sets]
-    known = [prefix + name for prefix in prefixes for name in (*names, "loss")]
+    known = _full_names(names, evaluation_sets)
     if wanted is None:
         return known[0]
     short = wanted.removeprefix("eval_")
-    for candidate in (f"eval_{short}", prefixes[0] + short):
+    first = f"eval_{evaluation_sets[0]}_{short}" if evaluation_sets[0] else f"eval_{short}"
+    for candidate in (f"eval_{short}", first):
         if candidate in known:
             return candidate
-    raise ValueError(
-        f"Unknown `metric_for_curve` {wanted}.{did_you_mean(f'eval_{short}', known)} It can be: {', '.join(known)}."
-    )
+    raise _unknown("metric_for_curve", wanted, known)
+
+
+def check_best_metric(names: Sequence[str], evaluation_sets: Sequence[str], wanted: str) -> None:
+    """Raise ValueError unless `wanted`, ``metric_for_best_model``, is measured; it may leave out ``eval_`` alone."""
+    known = _full_names(names, evaluation_sets)
+    if f"eval_{wanted.removeprefix('eval_')}" not in known:
+        raise _unknown("metric_for_best_model", wanted, known)
+
+
+def _full_names(names: Sequence[str], evaluation_sets: Sequence[str]) -> list[str]:
+    prefixes = [f"eval_{name}_" if name else "eval_" for name in evaluation_sets]
+    return [prefix + name for prefix in prefixes for name in (*names, "loss")]
+
+
+def _unknown(setting: str, wanted: str, known: list[str]) -> ValueError:
+    near = did_you_mean(f"eval_{wanted.removeprefix('eval_')}", known)
+    return ValueError(f"Unknown `{setting}` {one_line(wanted)}.{near} It can be: {listed(known, 50)}.")
 
 
 def is_greater_better(metric: str) -> bool:
@@ -97,23 +120,29 @@ def is_greater_better(metric: str) -> bool:
     return not metric.endswith(_LOWER_IS_BETTER)
 
 
-def _load(name: str, targets: Targets) -> Measure:
+def _load(name: str, targets: Targets, trusted: bool) -> Measure:
     here = _computed_here(name, targets)
-    if here is not None and name in _NOT_IN_EVALUATE:
+    if here is not None and (not trusted or name in _NOT_IN_EVALUATE):
         return here
+    known = [*_MEASURES, *(f"glue/{task}" for task in GLUE_METRICS)]
+    if not trusted:
+        raise ValueError(
+            f"The metric {one_line(name)!r} is not one of this library.{did_you_mean(name, known)} `evaluate` can load "
+            "others by running Python code of the Hub or of a folder: read that code, then pass "
+            f"`--trust_remote_code true`. Without it there are: {', '.join(known)}."
+        )
     if here is not None and constants.HF_HUB_OFFLINE:
-        logger.info(f"Metric {name}: computed with scikit-learn and scipy, the Hub is switched off.")
+        logger.info(f"Metric {one_line(name)}: computed with scikit-learn and scipy, the Hub is switched off.")
         return here
     try:
         return _from_evaluate(name, targets)
     except (OSError, ValueError, ImportError) as error:
         if here is None:
-            known = [*_MEASURES, *(f"glue/{task}" for task in GLUE_METRICS)]
             raise ValueError(
-                f"Cannot load the metric {name} from `evaluate`.{did_you_mean(name, known)} "
+                f"Cannot load the metric {one_line(name)} from `evaluate`.{did_you_mean(name, known)} "
                 f"Without the Hub there are: {', '.join(known)}; a folder with a metric script works too."
             ) from error
-        logger.info(f"Metric {name}: computed with scikit-learn and scipy, `evaluate` cannot load it here.")
+        logger.info(f"Metric {one_line(name)}: computed with scikit-learn and scipy, `evaluate` cannot load it here.")
         return here
 
 
@@ -218,6 +247,6 @@ def _require_finite(outputs: Array) -> None:
 
 def _defined(name: str, value: float) -> float:
     if math.isnan(value):
-        logger.warning(f"{name} is not defined, as for predictions that are all equal: it counts as 0.0.")
+        logger.warning(f"{one_line(name)} is not defined, as for predictions that are all equal: it counts as 0.0.")
         return 0.0
     return value

@@ -15,6 +15,7 @@ from ..labeled_split import LABEL_COLUMNS
 from ..loading import load_model_config
 from ..observables import features, probabilities
 from ..query_file import FILE_ROW
+from ..shown_text import listed
 from .base import CLASSES_ALONE, Collator, Task, stack_column
 from .columns import require_column
 from .tabular_model import TabularMLPConfig, TabularMLPForPrediction
@@ -44,7 +45,7 @@ def table_columns(dataset: Dataset, arguments: DataArguments, label_column: str)
     columns = tuple(name for name in asked or dataset.column_names if name not in without)
     if not columns:
         raise ValueError(
-            f"No input column is left of: {', '.join(dataset.column_names)}. Name some with `feature_columns`, or "
+            f"No input column is left of: {listed(dataset.column_names)}. Name some with `feature_columns`, or "
             "fewer with `ignore_columns`."
         )
     return columns

@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from ..arguments import DataArguments
 from ..labeled_split import item_feature, parse_tags
+from ..shown_text import listed
 from .targets import LabelKind, Targets, by_place, with_label_column
 
 logger = logging.get_logger(__name__)
@@ -44,7 +45,7 @@ def read_tags(pool: Dataset, evaluation: dict[str, Dataset], column: str, argume
     names = list(arguments.class_names or _declared(pool, column) or _names(found))
     if len(names) < 2:
         raise ValueError(
-            f"Column `{column}` has {len(names)} class{'' if len(names) == 1 else 'es'} of tags ({', '.join(names)}): "
+            f"Column `{column}` has {len(names)} class{'' if len(names) == 1 else 'es'} of tags ({listed(names, 12)}): "
             "nothing to tell apart. Name another `label_column`, or all classes with `class_names`."
         )
     return TagTargets(TAGS, tuple(names))

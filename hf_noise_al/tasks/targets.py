@@ -14,6 +14,7 @@ from transformers.utils import logging
 from ..arguments import DataArguments
 from ..labeled_split import item_feature
 from ..recipe import did_you_mean
+from ..shown_text import listed, one_line
 
 logger = logging.get_logger(__name__)
 
@@ -72,7 +73,7 @@ def read_classes(
         names = _in_order(set(known))
     if len(names) < (1 if multi else 2):
         raise ValueError(
-            f"Column `{column}` has {len(names)} class{'' if len(names) == 1 else 'es'} ({', '.join(names)}): nothing "
+            f"Column `{column}` has {len(names)} class{'' if len(names) == 1 else 'es'} ({listed(names, 12)}): nothing "
             "to tell apart. (-1 and -100 mean that a label is missing.) Name another `label_column`, or all classes "
             "with `class_names`."
         )
@@ -232,9 +233,9 @@ def _encode_set(value: object, index: dict[str, int], where: str) -> list[float]
 
 
 def _outside(name: str, index: dict[str, int], where: str) -> ValueError:
-    shown = ", ".join([*list(index)[:10], *(["..."] if len(index) > 10 else [])])
+    near = did_you_mean(name, list(index))
     return ValueError(
-        f"{where}: `{name}` is outside the {len(index)} classes ({shown}).{did_you_mean(name, list(index))} "
+        f"{where}: `{one_line(name)}` is outside the {len(index)} classes ({listed(index, 10)}).{near} "
         "Correct the row, or list every class in `class_names`."
     )
 

@@ -16,6 +16,7 @@ from ..arguments import DataArguments, ModelArguments
 from ..labeled_split import NUM_WORDS, item_feature
 from ..loading import load_tokenizer
 from ..observables import WORD_STARTS
+from ..shown_text import listed
 from .base import Collator
 from .columns import require_column
 from .text import padding_collator
@@ -37,7 +38,7 @@ def word_column(dataset: Dataset, arguments: DataArguments, label_column: str) -
             return (name,)
     raise ValueError(
         f"Cannot tell which column has the words of a sentence. Set `text_column` to one of: "
-        f"{', '.join(lists or dataset.column_names)}."
+        f"{listed(lists or dataset.column_names)}."
     )
 
 
