@@ -26,9 +26,10 @@ def keep_earlier_run(folder: Path, label_file: Path | None) -> Path | None:
 
     Args:
         folder: Of the run.
-        label_file: What the new run was told to read answers from. It is copied and stays where it is, for who names
-            it means the answers in it: they would look like lost if they were gone from there when they are read. Of
-            the query files in it, only what people typed stays: the rest asks for an earlier run.
+        label_file: What the new run was told to read answers from. It stays where it is, for who names it means the
+            answers in it: they would look like lost if they were gone from there when they are read. A file, and the
+            query files, are copied. Of the query files, only what people typed stays: the rest asks for an earlier
+            run. Another folder may hold much more than answers, and no run writes to it.
 
     Returns:
         Where things are kept; None where there was nothing.
@@ -39,7 +40,7 @@ def keep_earlier_run(folder: Path, label_file: Path | None) -> Path | None:
     kept = _first_free(folder)
     kept.mkdir()
     stays = None if label_file is None else _entry_of(folder, label_file)
-    if stays is not None and stays not in own:
+    if stays is not None and stays not in own and stays.is_file():
         own.append(stays)
     for path in own:
         if path == stays:
@@ -51,6 +52,11 @@ def keep_earlier_run(folder: Path, label_file: Path | None) -> Path | None:
     if stays == folder / QUERIES_FOLDER:
         forget_open_lines(stays)
     return kept
+
+
+def is_kept(folder: Path) -> bool:
+    """Return whether `folder` is one that an earlier run was moved to."""
+    return _KEPT.fullmatch(folder.name) is not None
 
 
 def refuse_own_file(folder: Path, label_file: Path) -> None:
@@ -77,7 +83,7 @@ def _entry_of(folder: Path, path: Path) -> Path | None:
     whole = path.absolute()
     for entry in (whole, *whole.parents):  # step by step, for links on the way
         if entry.parent.samefile(folder):
-            return None if _KEPT.fullmatch(entry.name) else folder / entry.name
+            return None if is_kept(entry) else folder / entry.name
     return None
 
 

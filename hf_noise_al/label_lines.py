@@ -65,8 +65,13 @@ def read_label_lines(path: Path) -> list[LabelLine]:
 
 
 def query_files(folder: Path) -> list[Path]:
-    """Return the files of `folder` that hold what was asked, by name, without those that were set aside."""
-    return [path for path in sorted(folder.glob("round-*.jsonl")) if not _SET_ASIDE.search(path.stem)]
+    """Return the files of `folder` that hold what was asked, by name, without those that were set aside.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    files = (path for path in folder.iterdir() if path.match("round-*.jsonl"))  # a glob finds nothing where it may not
+    return sorted(path for path in files if not _SET_ASIDE.search(path.stem))
 
 
 def shortened(value: object) -> str:

@@ -22,6 +22,8 @@ QUERIES_FOLDER = "queries"
 FILE_ROW = "file_row"
 """Column that says which row of a file a row of the pool is, where the two differ."""
 _OURS = ("row", "score", "label")
+_ESCAPED = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
+"""What JSON lets stand in a text, though many readers take it for the end of a line or UTF-8 has no form for it."""
 
 
 def write_query_file(
@@ -103,9 +105,7 @@ def _typed_lines(path: Path, dataset: Dataset) -> list[LabelLine]:
 
 
 def _one_line(entry: dict[str, Any]) -> str:
-    # JSON lets these three stand in a text, and many readers take them for the end of a line.
-    escaped = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
-    return json.dumps(entry, ensure_ascii=False).translate(escaped)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(entry, ensure_ascii=False))
 
 
 def _shown_columns(dataset: Dataset) -> list[str]:

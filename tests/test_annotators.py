@@ -1,6 +1,7 @@
 """Annotators: every row asked for gets its label, or an error that names it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,15 @@ def test_a_folder_of_query_files_is_one_label_file(tmp_path: Path) -> None:
         folder.annotate([3, 5])
     with pytest.raises(ValueError, match="There is no label file"):
         LabelFile(tmp_path / "nowhere").annotate([0])
+
+
+def test_a_place_that_may_not_be_looked_at_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(ValueError, match="Cannot read x+: File name too long. Name a file or folder"):
+        LabelFile("x" * 300).annotate([0])
+    monkeypatch.setattr(os, "listdir", denied)
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(ValueError, match=f"Cannot read {tmp_path}: Permission denied. Name a file or folder"):
+        LabelFile(tmp_path).annotate([0])

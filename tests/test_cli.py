@@ -205,6 +205,18 @@ def test_a_damaged_curve_of_a_repeat_is_written_anew(recipe: Path) -> None:
     assert curve.read_text() == written
 
 
+def test_the_curve_of_a_run_before_does_not_stand_for_one_that_just_began(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = {"round": 0, "num_labeled": 4, "metrics": {"eval_accuracy": 0.5}}
+    kept = tmp_path / "previous-1"
+    kept.mkdir()
+    LearningCurve("t", "d", "m", "random", 0, "eval_accuracy", True, (point,)).save(kept / "learning_curve.json")
+    assert cli.main(["compare", str(tmp_path)]) == 2
+    assert "No learning curve at" in capsys.readouterr().err
+    assert cli.main(["compare", str(kept)]) == 0
+
+
 @pytest.mark.parametrize(
     ("file", "message", "computes"),
     [

@@ -90,6 +90,15 @@ def test_a_label_file_of_ones_own_in_the_folder_stays_and_is_copied(folder: Path
     assert set(files(folder / "previous-1")) == {*HUMAN, "answers.jsonl"}
 
 
+def test_a_folder_of_ones_own_with_the_label_file_in_it_is_left_alone(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "answers.jsonl").write_text(ANSWERED)
+    for named in (folder / "mine" / "answers.jsonl", folder / "mine"):
+        kept = keep_earlier_run(write_run(folder), named)
+        assert kept is not None and set(files(kept)) == HUMAN
+    assert files(folder / "mine") == {"answers.jsonl": ANSWERED}
+
+
 def test_a_label_file_elsewhere_or_of_a_run_before_is_left_alone(folder: Path) -> None:
     keep_earlier_run(folder, None)
     before = files(folder / "previous-1")

@@ -54,6 +54,13 @@ def test_a_transform_is_not_applied(tmp_path: Path) -> None:
     assert read(tmp_path / "q.jsonl")[0]["text"] == "as it is"
 
 
+def test_a_note_with_half_a_character_stays(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"row": 0, "label": null, "note": "\\ud83d \\ud83d\\ude00"}\n')
+    write_query_file(path, Dataset.from_dict({"text": ["a"]}), [0], [1.0], [1])
+    assert read(path) == [{"row": 0, "score": 1.0, "label": 1, "text": "a", "note": "\ud83d \U0001f600"}]
+
+
 def test_a_data_set_of_numbers_has_rows_only(tmp_path: Path) -> None:
     write_query_file(tmp_path / "q.jsonl", Dataset.from_dict({"n": [1, 2]}), [1], [1.0], [0])
     assert read(tmp_path / "q.jsonl") == [{"row": 1, "score": 1.0, "label": 0}]

@@ -63,8 +63,13 @@ class LabelFile(Annotator):
             self._checked(self._lines(), rows)
 
     def _files(self) -> list[Path]:
-        files = query_files(self.path) if self.path.is_dir() else [self.path]
-        return [file for file in files if file.exists()]
+        try:
+            files = query_files(self.path) if self.path.is_dir() else [self.path]
+            return [file for file in files if file.exists()]
+        except OSError as error:
+            raise ValueError(
+                f"Cannot read {self.path}: {error.strerror or error}. Name a file or folder that can be read."
+            ) from error
 
     def _lines(self) -> list[LabelLine]:
         files = self._files()
