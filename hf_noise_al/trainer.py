@@ -593,7 +593,7 @@ class ActiveTrainer(UpstreamTrainer):
         except ValueError as error:
             raise damaged(path, error) from error
         for row, label, again in zip(told, labels, read, strict=True):
-            if label != again:
+            if label != again and self.data.read_answer is None:  # a mask is packed otherwise by other releases
                 raise damaged(path, f"row {row} has the label {label!r}, which nobody can have told")
 
     def _write_query_file(self) -> None:

@@ -171,6 +171,16 @@ def test_whatever_a_reader_raises_is_a_refusal_with_the_line(path: Path) -> None
         annotator.annotate([0])
 
 
+def test_a_label_that_is_packed_otherwise_today_is_the_one_that_was_told(path: Path) -> None:
+    path.write_text('{"row": 0, "label": "mask"}\n')
+    annotator = LabelFile(path)
+    annotator.compare_with(KnownRows({0: "MASK"}, lambda row, label: str(label).lower(), lambda lines: None))
+    annotator.check([])
+    annotator.compare_with(KnownRows({0: "ANOTHER"}, lambda row, label: str(label).lower(), lambda lines: None))
+    with pytest.raises(ValueError, match="row 0 has the label 'mask', and in the run it has 'ANOTHER'"):
+        annotator.check([])
+
+
 def test_there_is_nothing_to_check_where_nobody_wrote_anything(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing.jsonl"):
         annotator = LabelFile(path)

@@ -362,6 +362,15 @@ def test_labels_of_an_interrupted_first_round_are_kept_when_training_starts_afre
     assert len((tmp_path / "previous-1" / "labels.jsonl").read_text().splitlines()) == 8
 
 
+def test_an_answer_that_is_packed_otherwise_today_is_no_damage(tmp_path: Path) -> None:
+    """Masks are kept as PNG, which another release of its library writes with other bytes."""
+    unlabeled = make_pool().remove_columns(["label"])
+    start(tmp_path, pool=unlabeled, trainer={"read_answer": lambda row, answer: "packed"}).annotate([3], ["a mask"])
+    trainer = start(tmp_path, pool=unlabeled, trainer={"read_answer": lambda row, answer: "packed anew"})
+    trainer.resume()
+    assert trainer.pool.label(3) == "packed"
+
+
 def test_the_state_file_is_plain_and_versioned(tmp_path: Path) -> None:
     trainer = start(tmp_path)
     trainer.train()

@@ -24,6 +24,13 @@ class KnownRows:
     refuse_other_rows: Callable[[Sequence[LabelLine]], None]
     """Raises ValueError where a line shows something else than its row holds."""
 
+    def agree(self, row: int, one: Label, other: Label) -> bool:
+        """Return whether two labels of `row` are read as one: as a name and its number are, or a mask packed anew."""
+        try:
+            return self.read(row, one) == self.read(row, other)
+        except Exception:  # what is typed may send a reader of pictures anywhere
+            return False
+
 
 class LabelFile(Annotator):
     """Read labels from a JSON lines file, one ``{"row": 3, "label": 1}`` a line.
@@ -99,12 +106,7 @@ class LabelFile(Annotator):
     def _agree(self, one: LabelLine, other: LabelLine) -> bool:
         if one.label == other.label and isinstance(one.label, bool) == isinstance(other.label, bool):
             return True
-        if self._known is None:
-            return False
-        try:
-            return self._known.read(one.row, one.label) == self._known.read(other.row, other.label)
-        except Exception:
-            return False
+        return self._known is not None and self._known.agree(one.row, one.label, other.label)
 
     def _nothing_for(self, missing: Sequence[int], asked: int, lines: Sequence[LabelLine]) -> ValueError:
         asking = [line.path for line in lines if line.row == missing[0]]
@@ -126,7 +128,7 @@ def _refuse_other_label(line: LabelLine, known: KnownRows) -> None:
     except Exception as error:  # what is typed may send a reader of pictures anywhere
         raise ValueError(f"{line.place}: the label {shortened(line.label)} cannot be read ({error!r}).") from error
     told = known.told.get(line.row, label)
-    if label != told:
+    if label != told and not known.agree(line.row, line.label, told):
         number = "" if label == line.label else f" ({shortened(label)})"
         raise ValueError(
             f"{line.place}: row {line.row} has the label {shortened(line.label)}{number}, and in the run it has "
