@@ -456,6 +456,18 @@ def test_starting_afresh_with_the_answers_in_its_folder_finds_them(
     assert f"are kept in {recipe.parent / 'out' / 'previous-1'}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["query"], ["run", "--seeds", "0", "--num_rounds", "1"]], ids=lambda words: words[0])
+def test_a_query_and_repeats_that_start_afresh_keep_what_was_typed(recipe: Path, words: list[str]) -> None:
+    verb, *flags = words
+    folder = recipe.parent / "out" / ("noise_stability-seed-0" if verb == "run" else "")
+    assert cli.main([verb, str(recipe), *flags]) == 0
+    typed = '{"row": 0, "label": "class 1"}\n'
+    (folder / "queries" / "round-00.jsonl").write_text(typed)
+    assert cli.main([verb, str(recipe), *flags, "--start_afresh", "true"]) == 0
+    assert (folder / "previous-1" / "queries" / "round-00.jsonl").read_text() == typed
+    assert len(lines(folder / "queries" / "round-00.jsonl")) > 1
+
+
 def test_people_fill_in_the_query_files_until_the_rounds_are_done(
     recipe: Path, make_texts: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
 ) -> None:
