@@ -137,11 +137,13 @@ def _recipe_and_flags(verb: str, words: list[str]) -> tuple[Path, list[str]]:
 
 def _curves(runs: Sequence[Path]) -> list[LearningCurve]:
     """Return the curve of every run; a folder of repeated runs stands for all of them."""
+    from .earlier_run import is_kept
     from .learning_curve import FILE_NAME, LearningCurve
 
     curves = []
     for run in runs:
         inside = sorted(run.glob(f"*/{FILE_NAME}")) if run.is_dir() and not (run / FILE_NAME).exists() else []
+        inside = [path for path in inside if not is_kept(path.parent)]
         curves += [LearningCurve.load(path) for path in inside or [run]]
     return curves
 

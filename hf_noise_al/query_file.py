@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, Image, Value
 
 from .files import set_aside, write_atomically
+from .label_lines import LabelLine, query_files, read_label_lines, shortened
 from .labeled_split import item_feature
 from .pool import Label
+
+logger = logging.getLogger(__name__)
 
 QUERIES_FOLDER = "queries"
 FILE_ROW = "file_row"
 """Column that says which row of a file a row of the pool is, where the two differ."""
+_OURS = ("row", "score", "label")
+_ESCAPED = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
+"""What JSON lets stand in a text, though many readers take it for the end of a line or UTF-8 has no form for it."""
 
 
 def write_query_file(
@@ -22,8 +31,9 @@ def write_query_file(
 ) -> None:
     """Write one JSON object a line, best first: row, score, label (null until it is given), texts, words or path.
 
-    Labels that somebody typed into an earlier version of the file stay in it; a file that could not keep them all is
-    renamed, not replaced.
+    What somebody typed into an earlier version of the file stays. A line with a label stays as it stands, whatever the
+    label is; where its row is not asked for, behind the others. A note stays beside its open label. A file that cannot
+    be read is renamed, and a warning says so.
 
     Args:
         path: The file, replaced atomically.
@@ -32,39 +42,85 @@ def write_query_file(
         scores: One per row.
         labels: One per row.
     """
-    typed = _typed_labels(path)
-    if typed is None or not set(typed) <= set(rows):
-        set_aside(path)
-    labels = [(typed or {}).get(row) if label is None else label for row, label in zip(rows, labels, strict=True)]
-    shown = _shown(dataset, rows)
-    lines = [
-        json.dumps({"row": row, "score": score, "label": label, **texts}, ensure_ascii=False)
-        for row, score, label, texts in zip(rows, scores, labels, shown, strict=True)
-    ]
-    # JSON lets these three stand in a text, and many readers take them for the end of a line.
-    escaped = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
-    write_atomically(path, "".join(line.translate(escaped) + "\n" for line in lines))
+    shown = _values(dataset, rows, _shown_columns(dataset))
+    typed: dict[int, list[LabelLine]] = {}
+    for line in _typed_lines(path, dataset):
+        typed.setdefault(line.row, []).append(line)
+    lines = []
+    for row, score, label, values in zip(rows, scores, labels, shown, strict=True):
+        earlier = typed.pop(row, [])
+        if any(line.label is not None for line in earlier):
+            lines += [line.text for line in earlier]
+        else:
+            asked = {"row": row, "score": score, "label": label, **values}
+            notes = {name: value for line in earlier for name, value in line.entry.items() if name not in asked}
+            lines.append(_one_line({**asked, **notes}))
+    lines += [line.text for rest in typed.values() for line in rest]
+    write_atomically(path, "".join(line + "\n" for line in lines))
 
 
-def _typed_labels(path: Path) -> dict[int, Label] | None:
-    """Return the labels in the file at `path`, by row; None for a file that is damaged."""
-    if not path.is_file():
-        return {}
+def forget_open_lines(folder: Path) -> None:
+    """Leave of the query files in `folder` what people typed, so that nothing is asked there any more."""
+    for path in query_files(folder):
+        try:
+            typed = [line.text for line in read_label_lines(path) if line.label is not None]
+        except ValueError:
+            continue  # who reads the labels refuses it, and says where
+        if typed:
+            write_atomically(path, "".join(line + "\n" for line in typed))
+        else:
+            path.unlink()
+
+
+def refuse_other_rows(dataset: Dataset, lines: Sequence[LabelLine]) -> None:
+    """Raise ValueError where a line shows something else than its row of `dataset` holds.
+
+    Compared are the columns that query files show, and an ``id``; a line need not have them, and may have others. Of
+    an image, only the name of its file: folders differ between machines.
+    """
+    columns = [*_shown_columns(dataset), *(["id"] if "id" in dataset.column_names else [])]
+    images = [name for name in columns if isinstance(dataset.features[name], Image)]
+    own = _values(dataset, [line.row for line in lines], list(dict.fromkeys(columns)))
+    for line, values in zip(lines, own, strict=True):
+        for name, value in values.items():
+            found = line.entry.get(name)
+            if found is None or found == value or (name in images and _file_name(found) == _file_name(value)):
+                continue
+            raise ValueError(
+                f"{line.place}: `{name}` is {shortened(found)}, and in row {line.row} of the data {shortened(value)}. "
+                f"The label may be that of another row: mend `row` or `{name}`, or leave `{name}` out."
+            )
+
+
+def _typed_lines(path: Path, dataset: Dataset) -> list[LabelLine]:
+    """Return the lines of an earlier version of a query file that say more than it asked: a label, or a note."""
+    if not path.exists():
+        return []
+    known = {*_OURS, *_shown_columns(dataset)}
     try:
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-        return {entry["row"]: entry["label"] for entry in entries if entry["label"] is not None}
-    except (ValueError, KeyError, TypeError):
-        return None
+        return [line for line in read_label_lines(path) if line.label is not None or line.entry.keys() - known]
+    except ValueError as error:
+        logger.warning(f"{error} What was typed there is kept in {set_aside(path)}, which nobody reads.")
+        return []
 
 
-def _shown(dataset: Dataset, rows: Sequence[int]) -> list[dict[str, str | list[str] | int | None]]:
-    kinds = [(name, kind) for name, kind in dataset.features.items() if name not in ("row", "score", "label")]
+def _one_line(entry: dict[str, Any]) -> str:
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(entry, ensure_ascii=False))
+
+
+def _shown_columns(dataset: Dataset) -> list[str]:
+    kinds = [(name, kind) for name, kind in dataset.features.items() if name not in _OURS]
     texts = [name for name, kind in kinds if _is_text(kind) or _is_text(item_feature(kind))]
     texts += [name for name, _ in kinds if name == FILE_ROW]
-    images = [name for name, kind in kinds if isinstance(kind, Image)]
-    if not texts and not images:
+    return texts + [name for name, kind in kinds if isinstance(kind, Image)]
+
+
+def _values(dataset: Dataset, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what is shown of `rows`; of an image its path."""
+    if not columns or not rows:
         return [{} for _ in rows]
-    table = dataset.with_format("arrow").select_columns([*texts, *images]).select(list(rows))[:]
+    images = [name for name in columns if isinstance(dataset.features[name], Image)]
+    table = dataset.with_format("arrow").select_columns(list(columns)).select(list(rows))[:]
     return [
         {name: value["path"] if name in images and value is not None else value for name, value in row.items()}
         for row in table.to_pylist()
@@ -73,3 +129,7 @@ def _shown(dataset: Dataset, rows: Sequence[int]) -> list[dict[str, str | list[s
 
 def _is_text(kind: object) -> bool:
     return isinstance(kind, Value) and kind.dtype in ("string", "large_string")
+
+
+def _file_name(path: object) -> str:
+    return re.split(r"[\\/]", str(path))[-1]

@@ -12,9 +12,19 @@ from typing import Any
 import yaml
 
 from .shown_text import one_line
+from .typed_text import read_typed_text
 
 LAUNCH_FOLDER = "accelerate"
 """The folder beside the recipes with configurations of `accelerate launch`, which are no recipes."""
+
+
+MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 20, 100_000, 300
+"""How deeply a recipe may nest its values, how many it may have, and digits a number may have."""
+_TAG = "tag:yaml.org,2002:"
+_NUMBERS = frozenset({f"{_TAG}int", f"{_TAG}float"})
+_NAMES = frozenset({f"{_TAG}str", f"{_TAG}merge"})
+_KEYS = frozenset({*_NUMBERS, f"{_TAG}bool", f"{_TAG}null"})
+"""What may be a key inside a value beside names, as in ``id2label: {0: no, 1: yes}``: JSON makes names of them."""
 
 
 class InvalidArgument(ValueError):
@@ -23,6 +33,14 @@ class InvalidArgument(ValueError):
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, for which ``1e-3`` is a number, as in YAML 1.2, and not a text."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return what `node` stands for; where Python cannot make it, say in which line."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            problem = f"{_found(node)} is no value: {error}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 
 _Loader.add_implicit_resolver(
@@ -42,26 +60,84 @@ class Setting:
 def read_recipe(path: Path) -> list[Setting]:
     """Return the settings of the recipe at `path` in their order; an error names the file and the line."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"Cannot read the recipe {path}: {error}.") from error
+        text = read_typed_text(path)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from error
     try:
+        _refuse_depth(text, path)
         root = yaml.compose(text, Loader=_Loader)
+        if root is not None:
+            _refuse_unusual(root, path)
         values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}, line {mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error)
-        raise InvalidArgument(f"Cannot read the recipe {place}: not valid YAML ({problem}).") from error
+        line, problem = _line_and_problem(error, text)
+        raise InvalidArgument(f"Cannot read the recipe {path}{line}: not valid YAML ({problem}).") from error
     if not isinstance(root, yaml.MappingNode) or not isinstance(values, dict):
         raise InvalidArgument(f"The recipe {path} holds no settings. Write one `key: value` a line.")
+    lines = {key.value: key.start_mark.line + 1 for key, _ in root.value}
+    return [Setting(str(key), value, lines.get(str(key), 1)) for key, value in values.items()]
+
+
+def _line_and_problem(error: yaml.YAMLError, text: str) -> tuple[str, str]:
+    if isinstance(error, yaml.reader.ReaderError):
+        number = text.count("\n", 0, error.position) + 1
+        return f", line {number}", f"the character U+{error.character:04X} may not stand in it"
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}" if mark else "", getattr(error, "problem", None) or str(error)
+
+
+def _refuse_depth(text: str, path: Path) -> None:
+    """Refuse what is nested too deeply to be read at all."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise _too_much(path, event.start_mark.line + 1 if event.start_mark else 1)
+
+
+def _refuse_unusual(root: yaml.Node, path: Path) -> None:
+    """Refuse what no setting is: endless or nested values, also through aliases, huge numbers, keys without a name."""
+    seen, waiting = 0, [(root, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES or depth > MAX_DEPTH:
+            raise _too_much(path, node.start_mark.line + 1)
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            _refuse_keys(node, path, _NAMES if node is root else _NAMES | _KEYS)
+            children = [child for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif node.tag in _NUMBERS and len(node.value) > MAX_DIGITS:
+            raise InvalidArgument(
+                f"{path}, line {node.start_mark.line + 1}: found a number of {len(node.value)} digits, and at most "
+                f"{MAX_DIGITS} are read. Put it in quotes if it is a text."
+            )
+        waiting += [(child, depth + 1) for child in children]
+
+
+def _refuse_keys(node: yaml.MappingNode, path: Path, kinds: frozenset[str]) -> None:
     lines: dict[str, int] = {}
-    for key, _ in root.value:
+    for key, _ in node.value:
         line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in kinds:
+            found = _found(key)
+            raise InvalidArgument(f"{path}, line {line}: the key {found} is no name of a setting. Put it in quotes.")
         if key.value in lines:
             raise InvalidArgument(f"{path}, line {line}: `{key.value}` was already set in line {lines[key.value]}.")
         lines[key.value] = line
-    return [Setting(str(key), value, lines.get(str(key), 1)) for key, value in values.items()]
+
+
+def _too_much(path: Path, line: int) -> InvalidArgument:
+    return InvalidArgument(
+        f"{path}, line {line}: the values are more than {MAX_DEPTH} deep or {MAX_VALUES} in number, aliases "
+        "written out. Settings are single values, short lists and flat mappings."
+    )
+
+
+def _found(node: yaml.Node) -> str:
+    return f"`{node.value[:40]}`" if isinstance(node, yaml.ScalarNode) else "a list or a mapping"
 
 
 def recipe_folder() -> Path:

@@ -29,7 +29,6 @@ from .loading import (
 )
 from .plotting import plot_curves
 from .recipe import InvalidArgument, did_you_mean
-from .run_settings import FILE_NAME as SETTINGS
 from .run_settings import refuse_other_inputs, save_settings, settings_of
 from .shown_text import one_line
 from .state import STATE_FILE, labeled_rows_of, refuse_other_run
@@ -151,9 +150,6 @@ def _train(job: Job) -> str:
     resume = job.arguments.resumes and state.exists()
     if job.arguments.resumes and not resume:
         logger.warning(f"There is no {state} to resume from: starting with round 0.")
-    if job.arguments.start_afresh and job.arguments.should_save:
-        for name in (FILE_NAME, PICTURE, SETTINGS):  # state and queries are kept beside the new ones by the trainer
-            (job.folder / name).unlink(missing_ok=True)
     job.trainer.train(resume_from_checkpoint=resume)
     job.trainer.save_model()
     curve = replace(job.curve, points=tuple(map(asdict, job.trainer.history)))

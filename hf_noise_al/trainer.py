@@ -20,21 +20,21 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils.logging import get_logger
 
 from .acquisition import Acquisition, Candidates, NoiseStability, Query
-from .annotators import Annotator, HeldOutLabels
+from .annotators import Annotator, HeldOutLabels, LabelFile
+from .annotators.label_file import KnownRows
 from .augmentation import Augmentation, batch_generator
-from .files import set_aside
+from .earlier_run import keep_earlier_run, refuse_own_file
 from .fingerprint import fingerprint_defaults, run_fingerprint
 from .gradient_sketch import refuse_one_by_one_of_shards
 from .history import RoundRecord
 from .initial_set import initial_set
-from .journal import JOURNAL_FILE
 from .labeled_split import LABEL_COLUMNS, PoolDataset, content_hash
 from .lost_processes import explaining_lost_processes
 from .model_card import write_model_card
 from .observables import Observable, default_observable
 from .observation import Observer, untouched_random_state
 from .pool import Annotation, Label, Pool
-from .query_file import QUERIES_FOLDER, write_query_file
+from .query_file import QUERIES_FOLDER, refuse_other_rows, write_query_file
 from .round_files import RoundFiles
 from .run_lock import RunLock
 from .selection import check_whole_number
@@ -274,6 +274,7 @@ class ActiveTrainer(UpstreamTrainer):
             raise ValueError(f"Cannot resume from {folder}: set `output_dir` to it, it is {path.parent} now.")
         state = ActiveState.load(path, self._fingerprint(), fingerprint_defaults(self.args, self.acquisition))
         self._check_labels(path, state.pool)
+        self._check_label_file(state)
         if not self._files.resume(state):
             self._train_again(state)
         self._state, self._owns_state_file = state, True
@@ -305,8 +306,10 @@ class ActiveTrainer(UpstreamTrainer):
     def _start_afresh(self) -> None:
         fresh = self._state.afresh()
         self._check_budget(fresh)  # before anything of an earlier run goes
+        self._check_label_file(fresh)
         if self.history or fresh.pool.num_labeled < self.pool.num_labeled:
             self._owns_state_file = False
+        self._from_main_process(self._claim_folder)  # before anything is removed
         self._state = fresh
         self._files.clear()
 
@@ -361,10 +364,13 @@ class ActiveTrainer(UpstreamTrainer):
         """Keep what people did for an earlier run in the same folder: its labels, and query files they filled in."""
         if self._owns_state_file:
             return
-        for name in (STATE_FILE, JOURNAL_FILE, QUERIES_FOLDER):
-            kept = set_aside(self._run_folder / name)
-            if kept is not None:
-                logger.warning(f"{self._run_folder / name} belonged to an earlier run; it is kept as {kept.name}.")
+        label_file = self.annotator.path if isinstance(self.annotator, LabelFile) else None
+        kept = keep_earlier_run(self._run_folder, label_file)
+        if kept is not None:
+            logger.warning(
+                f"{self._run_folder} held an earlier run: its labels, queries and curve are kept in {kept}. To answer "
+                f"with its labels, name {kept / QUERIES_FOLDER} as the label file (`--label_file`, `LabelFile`)."
+            )
         self._owns_state_file = True
 
     def _check_budget(self, state: ActiveState) -> None:
@@ -408,7 +414,27 @@ class ActiveTrainer(UpstreamTrainer):
     def _ask_annotator(self, rows: list[int]) -> list[object]:
         assert self.annotator is not None  # _check_budget
         annotator = self.annotator
+        self._compare_label_file(self.pool)
         return list(self._from_main_process(lambda: annotator.annotate(rows)))
+
+    def _check_label_file(self, state: ActiveState) -> None:
+        """Raise ValueError where what people wrote so far cannot be read, or says otherwise than the run."""
+        annotator, asked = self.annotator, state.pending.rows if state.pending is not None else []
+        if isinstance(annotator, LabelFile):
+            refuse_own_file(self._run_folder, annotator.path)
+            self._compare_label_file(state.pool)
+            self._from_main_process(lambda: annotator.check(asked))
+
+    def _compare_label_file(self, pool: Pool) -> None:
+        """Have what people wrote compared with the rows and the labels of the run, whenever it is read."""
+        if not isinstance(self.annotator, LabelFile):
+            return
+        known = KnownRows(
+            told={row: pool.label(row) for row in pool.labeled_rows},
+            read=lambda row, label: self._parse([row], [label])[0],
+            refuse_other_rows=lambda lines: refuse_other_rows(self.data.inputs, lines),
+        )
+        self.annotator.compare_with(known)
 
     def _tell(self, rows: list[int], labels: list[object], given: bool) -> None:
         pending = self._state.pending
@@ -567,7 +593,7 @@ class ActiveTrainer(UpstreamTrainer):
         except ValueError as error:
             raise damaged(path, error) from error
         for row, label, again in zip(told, labels, read, strict=True):
-            if label != again:
+            if label != again and self.data.read_answer is None:  # a mask is packed otherwise by other releases
                 raise damaged(path, f"row {row} has the label {label!r}, which nobody can have told")
 
     def _write_query_file(self) -> None:

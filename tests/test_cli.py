@@ -205,6 +205,18 @@ def test_a_damaged_curve_of_a_repeat_is_written_anew(recipe: Path) -> None:
     assert curve.read_text() == written
 
 
+def test_the_curve_of_a_run_before_does_not_stand_for_one_that_just_began(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = {"round": 0, "num_labeled": 4, "metrics": {"eval_accuracy": 0.5}}
+    kept = tmp_path / "previous-1"
+    kept.mkdir()
+    LearningCurve("t", "d", "m", "random", 0, "eval_accuracy", True, (point,)).save(kept / "learning_curve.json")
+    assert cli.main(["compare", str(tmp_path)]) == 2
+    assert "No learning curve at" in capsys.readouterr().err
+    assert cli.main(["compare", str(kept)]) == 0
+
+
 @pytest.mark.parametrize(
     ("file", "message", "computes"),
     [
@@ -420,7 +432,40 @@ def test_starting_afresh_loses_no_typed_label_and_a_refused_start_touches_nothin
     assert cli.main(["run", str(recipe), "--start_afresh", "true", "--dataset_name", "gone.csv"]) == 2
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert cli.main(["run", str(recipe), "--start_afresh", "true", "--num_rounds", "1"]) == 0
-    assert (out / "queries.previous-1" / "round-00.jsonl").read_text() == typed
+    assert (out / "previous-1" / "queries" / "round-00.jsonl").read_text() == typed
+    names = ("active_state.json", "labels.jsonl", "learning_curve.json", "learning_curve.png", "settings.json")
+    assert all((out / "previous-1" / name).read_bytes() == before[out / name] for name in names)
+
+
+def test_starting_afresh_with_the_answers_in_its_folder_finds_them(
+    recipe: Path, make_texts: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, data = make_texts(40), str(recipe.parent / "data" / "train.parquet")
+    Dataset.from_dict({"text": rows["text"], "label": [0, 1, *[None] * 38]}).to_parquet(data)
+    queries = recipe.parent / "out" / "queries"
+    command = ["run", str(recipe), "--label_file", str(queries), "--class_names", "0", "1", "--num_rounds", "2"]
+    assert cli.main(command) == 2
+    answers = [
+        {**line, "label": str(rows["label"][int(str(line["row"]))])} for line in lines(queries / "round-01.jsonl")
+    ]
+    (queries / "round-01.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    assert cli.main([*command, "--start_afresh", "true"]) == 0
+    assert LearningCurve.load(recipe.parent / "out").num_labeled == (2, 5)
+    for folder in (queries, recipe.parent / "out" / "previous-1" / "queries"):
+        assert lines(folder / "round-01.jsonl") == answers
+    assert f"are kept in {recipe.parent / 'out' / 'previous-1'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["query"], ["run", "--seeds", "0", "--num_rounds", "1"]], ids=lambda words: words[0])
+def test_a_query_and_repeats_that_start_afresh_keep_what_was_typed(recipe: Path, words: list[str]) -> None:
+    verb, *flags = words
+    folder = recipe.parent / "out" / ("noise_stability-seed-0" if verb == "run" else "")
+    assert cli.main([verb, str(recipe), *flags]) == 0
+    typed = '{"row": 0, "label": "class 1"}\n'
+    (folder / "queries" / "round-00.jsonl").write_text(typed)
+    assert cli.main([verb, str(recipe), *flags, "--start_afresh", "true"]) == 0
+    assert (folder / "previous-1" / "queries" / "round-00.jsonl").read_text() == typed
+    assert len(lines(folder / "queries" / "round-00.jsonl")) > 1
 
 
 def test_people_fill_in_the_query_files_until_the_rounds_are_done(

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
 from datasets import Dataset, Image, Value
 from PIL import Image as PillowImage
 
 from hf_noise_al.annotators import LabelFile
-from hf_noise_al.query_file import write_query_file
+from hf_noise_al.label_lines import LabelLine, read_label_lines
+from hf_noise_al.query_file import forget_open_lines, refuse_other_rows, write_query_file
 
 
 def read(path: Path) -> list[dict[str, object]]:
@@ -52,6 +54,13 @@ def test_a_transform_is_not_applied(tmp_path: Path) -> None:
     assert read(tmp_path / "q.jsonl")[0]["text"] == "as it is"
 
 
+def test_a_note_with_half_a_character_stays(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"row": 0, "label": null, "note": "\\ud83d \\ud83d\\ude00"}\n')
+    write_query_file(path, Dataset.from_dict({"text": ["a"]}), [0], [1.0], [1])
+    assert read(path) == [{"row": 0, "score": 1.0, "label": 1, "text": "a", "note": "\ud83d \U0001f600"}]
+
+
 def test_a_data_set_of_numbers_has_rows_only(tmp_path: Path) -> None:
     write_query_file(tmp_path / "q.jsonl", Dataset.from_dict({"n": [1, 2]}), [1], [1.0], [0])
     assert read(tmp_path / "q.jsonl") == [{"row": 1, "score": 1.0, "label": 0}]
@@ -81,11 +90,107 @@ def test_labels_that_were_typed_into_the_file_stay(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["q.jsonl"]
 
 
-def test_a_file_whose_typed_labels_have_no_place_is_kept_beside(tmp_path: Path) -> None:
-    dataset = Dataset.from_dict({"text": ["a", "b", "c"]})
+def test_labels_of_other_rows_stay_behind_those_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
-    for before in ('{"row": 2, "label": 1}\n', '{"row": 2, "label": 1\n'):  # another row, a slip of the pen
-        path.write_text(before)
-        write_query_file(path, dataset, [0], [1.0], [None])
-        assert read(path) == [{"row": 0, "score": 1.0, "label": None, "text": "a"}]
-        assert before in [file.read_text() for file in tmp_path.glob("q.previous-*.jsonl")]
+    path.write_text('{"row": 2, "label": "b"}\n{"row": 1, "label": null}\n{"row": 1, "label": null, "note": "?"}\n')
+    write_query_file(path, Dataset.from_dict({"text": ["a", "b", "c"]}), [0], [1.0], [None])
+    assert path.read_text().split("\n") == [
+        '{"row": 0, "score": 1.0, "label": null, "text": "a"}',
+        '{"row": 2, "label": "b"}',
+        '{"row": 1, "label": null, "note": "?"}',
+        "",
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["q.jsonl"]
+
+
+@pytest.mark.parametrize("label", ['"b"', '"no class"', "1.50", "{}", "[1,  2]"])
+def test_what_somebody_typed_stays_as_it_was_typed_when_the_label_is_told(tmp_path: Path, label: str) -> None:
+    path = tmp_path / "q.jsonl"
+    typed = f'{{"label": {label},  "row": 0, "text": "a", "note": "sure?"}}'
+    path.write_bytes(f"\ufeff{typed}\r\n".encode())
+    write_query_file(path, Dataset.from_dict({"text": ["a", "b"]}), [1, 0], [1.0, 0.5], [0, 1])
+    assert path.read_text() == f'{{"row": 1, "score": 1.0, "label": 0, "text": "b"}}\n{typed}\n'
+
+
+def test_notes_beside_open_labels_stay(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"row": 0, "score": 9, "label": null, "text": "A", "note": "ask Ada"}\n')
+    for label in (None, 1):
+        write_query_file(path, Dataset.from_dict({"text": ["a"]}), [0], [1.0], [label])
+        assert read(path) == [{"row": 0, "score": 1.0, "label": label, "text": "a", "note": "ask Ada"}]
+
+
+@pytest.mark.parametrize("before", [b'{"row": 2, "label": 1\n', b'{"row": 2, "label": "\xe9"}\n', None])
+def test_a_file_that_cannot_be_read_is_kept_aside_and_a_warning_says_where(
+    tmp_path: Path, before: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, kept = tmp_path / "q.jsonl", tmp_path / "q.previous-1.jsonl"
+    path.mkdir() if before is None else path.write_bytes(before)
+    write_query_file(path, Dataset.from_dict({"text": ["a"]}), [0], [1.0], [None])
+    assert read(path) == [{"row": 0, "score": 1.0, "label": None, "text": "a"}]
+    assert kept.is_dir() if before is None else kept.read_bytes() == before
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and str(path) in record.message and str(kept) in record.message
+
+
+def lines_of(path: Path, *entries: dict[str, object]) -> list[LabelLine]:
+    path.write_text("".join(json.dumps({"label": 0, **entry}) + "\n" for entry in entries))
+    return read_label_lines(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"row": 1},
+        {"row": 1, "text": None, "note": "x", "n": 7},
+        {"row": 0, "text": "a\u2028b\x85", "words": ["c", "d"], "file_row": 10, "id": 5, "image": "/else/one.png"},
+        {"row": 0, "image": "C:\\else\\one.png"},
+        {"row": 1, "words": [], "image": None},
+    ],
+)
+def test_a_line_that_shows_its_row_or_less_is_taken(tmp_path: Path, entry: dict[str, object]) -> None:
+    refuse_other_rows(_shown_pool(tmp_path), lines_of(tmp_path / "q.jsonl", entry))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("text", "b"), ("words", ["c"]), ("file_row", 11), ("id", 6), ("image", "/else/two.png"), ("text", ["a"])],
+)
+def test_a_line_that_shows_another_row_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    lines = lines_of(tmp_path / "q.jsonl", {"row": 1, "text": "b"}, {"row": 0, name: value})
+    with pytest.raises(ValueError, match=rf"q.jsonl, line 2: `{name}` is .*, and in row 0 of the data "):
+        refuse_other_rows(_shown_pool(tmp_path), lines)
+
+
+def test_long_texts_are_shortened_where_they_differ(tmp_path: Path) -> None:
+    lines = lines_of(tmp_path / "q.jsonl", {"row": 0, "text": "x" * 5000})
+    with pytest.raises(ValueError) as refused:
+        refuse_other_rows(Dataset.from_dict({"text": ["y" * 5000]}), lines)
+    assert "'xxx" in str(refused.value) and "'yyy" in str(refused.value) and len(str(refused.value)) < 500
+
+
+def _shown_pool(folder: Path) -> Dataset:
+    rows = {
+        "text": ["a\u2028b\x85", "b"],
+        "words": [["c", "d"], []],
+        "file_row": [10, 11],
+        "id": [5, 6],
+        "n": [1, 2],
+        "image": [str(folder / "one.png"), None],
+    }
+    return Dataset.from_dict(rows).cast_column("image", Image())
+
+
+def test_only_what_people_typed_stays_when_nothing_is_asked_any_more(tmp_path: Path) -> None:
+    texts = {
+        "round-00.jsonl": '{"row": 0, "label": null}\n{"row": 1,  "label": "b"}\n',
+        "round-01.jsonl": '{"row": 2, "label": null}\n',
+        "round-02.jsonl": '{"row": 2, "label":\n',
+        "round-00.previous-1.jsonl": '{"row": 3, "label": null}\n',
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    forget_open_lines(tmp_path)
+    texts["round-00.jsonl"] = '{"row": 1,  "label": "b"}\n'
+    del texts["round-01.jsonl"]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == texts

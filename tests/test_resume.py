@@ -408,9 +408,9 @@ def test_an_earlier_run_in_the_folder_is_kept_when_another_starts(tmp_path: Path
     for label in (0, 1, 0):
         start(tmp_path, pool=unlabeled).annotate([3], [label])
     for number, label in ((1, 0), (2, 1)):
-        (line,) = (tmp_path / f"labels.previous-{number}.jsonl").read_text().splitlines()
+        (line,) = (tmp_path / f"previous-{number}" / "labels.jsonl").read_text().splitlines()
         assert json.loads(line)["label"] == label
-        (line,) = (tmp_path / f"queries.previous-{number}" / "round-00.jsonl").read_text().splitlines()
+        (line,) = (tmp_path / f"previous-{number}" / "queries" / "round-00.jsonl").read_text().splitlines()
         assert json.loads(line)["label"] == label
     assert read_state(tmp_path)["annotations"][0]["label"] == 0
 
@@ -434,7 +434,16 @@ def test_labels_of_an_interrupted_first_round_are_kept_when_training_starts_afre
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     trainer.train()
-    assert len((tmp_path / "labels.previous-1.jsonl").read_text().splitlines()) == 8
+    assert len((tmp_path / "previous-1" / "labels.jsonl").read_text().splitlines()) == 8
+
+
+def test_an_answer_that_is_packed_otherwise_today_is_no_damage(tmp_path: Path) -> None:
+    """Masks are kept as PNG, which another release of its library writes with other bytes."""
+    unlabeled = make_pool().remove_columns(["label"])
+    start(tmp_path, pool=unlabeled, trainer={"read_answer": lambda row, answer: "packed"}).annotate([3], ["a mask"])
+    trainer = start(tmp_path, pool=unlabeled, trainer={"read_answer": lambda row, answer: "packed anew"})
+    trainer.resume()
+    assert trainer.pool.label(3) == "packed"
 
 
 def test_the_state_file_is_plain_and_versioned(tmp_path: Path) -> None:

@@ -795,8 +795,8 @@ def test_training_again_starts_afresh_and_ends_the_same(tmp_path: Path, fresh: b
     first = outcome(trainer)
     trainer.train()
     assert_same_outcome(outcome(trainer), first)
-    assert len((tmp_path / "labels.previous-1.jsonl").read_text().splitlines()) == 20
-    assert len(list((tmp_path / "queries.previous-1").iterdir())) == 3
+    assert len((tmp_path / "previous-1" / "labels.jsonl").read_text().splitlines()) == 20
+    assert len(list((tmp_path / "previous-1" / "queries").iterdir())) == 3
 
 
 @pytest.mark.parametrize("fresh", [False, True])

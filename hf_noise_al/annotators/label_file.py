@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..label_lines import LabelLine, query_files, read_label_lines, shortened
 from ..pool import Label
 from .base import Annotator
 
 
+@dataclass(frozen=True)
+class KnownRows:
+    """What a run knows of its rows, for what people wrote to be compared with."""
+
+    told: Mapping[int, Label]
+    """The labels that it has, by row."""
+    read: Callable[[int, object], Label]
+    """``(row, label as typed) -> label``; raises ValueError for what is none."""
+    refuse_other_rows: Callable[[Sequence[LabelLine]], None]
+    """Raises ValueError where a line shows something else than its row holds."""
+
+    def agree(self, row: int, one: Label, other: Label) -> bool:
+        """Return whether two labels of `row` are read as one: as a name and its number are, or a mask packed anew."""
+        try:
+            return self.read(row, one) == self.read(row, other)
+        except Exception:  # what is typed may send a reader of pictures anywhere
+            return False
+
+
 class LabelFile(Annotator):
-    """Read labels from a JSON lines file, one ``{"row": 3, "label": 1}`` a line; other keys are ignored.
+    """Read labels from a JSON lines file, one ``{"row": 3, "label": 1}`` a line.
 
     The files that a run writes to ``queries/`` have this form: fill in the labels and hand that folder over. It is
-    read anew at each query; lines whose label is null are not labels yet.
+    read anew at each query; lines whose label is null are not labels yet. In a run, what a line shows of its row must
+    be what the row holds, and a row that has a label already must have the same one here; other keys are ignored.
 
     Args:
         path: The file, or a folder of ``round-NN.jsonl`` files.
@@ -23,48 +45,93 @@ class LabelFile(Annotator):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._known: KnownRows | None = None
+
+    def compare_with(self, known: KnownRows) -> None:
+        """Compare what is read from now on with the rows of a run."""
+        self._known = known
 
     def annotate(self, rows: Sequence[int]) -> list[Label]:
         """Return the labels of `rows` in the file."""
-        files = self._files()
-        labels: dict[int, Label] = {}
-        for file in files:
-            _read_into(labels, file)
+        lines = self._lines()
+        labels = self._checked(lines, rows)
         missing = [row for row in rows if row not in labels]
         if missing:
-            example = json.dumps({"row": missing[0], "label": 0})
-            remedy = (
-                f"Fill in the labels in {files[-1]}" if self.path.is_dir() else f"Add a line such as {example} for each"
-            )
-            raise ValueError(
-                f"{self.path} has no label for {len(missing)} of the {len(rows)} rows asked for, the first is row "
-                f"{missing[0]}. {remedy}, then resume; nothing that was labeled is lost."
-            )
+            raise self._nothing_for(missing, len(rows), lines)
         return [labels[row] for row in rows]
 
+    def check(self, rows: Sequence[int]) -> None:
+        """Compare with the run what is in the file so far, where there is one: of `rows`, and of what it was told.
+
+        Raises:
+            ValueError: a line cannot be read, or says otherwise than the run.
+        """
+        if self._files():
+            self._checked(self._lines(), rows)
+
     def _files(self) -> list[Path]:
-        files = sorted(self.path.glob("round-*.jsonl")) if self.path.is_dir() else [self.path]
-        if not files or not files[0].is_file():
-            raise ValueError(f"There is no label file {self.path}.")
-        return files
-
-
-def _read_into(labels: dict[int, Label], path: Path) -> None:
-    text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark in front
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would break texts at U+2028
-        if not line.strip():
-            continue
         try:
-            entry = json.loads(line)
-            row, label = entry["row"], entry["label"]
-            if isinstance(row, bool) or not isinstance(row, int):
-                raise TypeError(f"row {row!r} is not a whole number")
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            files = query_files(self.path) if self.path.is_dir() else [self.path]
+            return [file for file in files if file.exists()]
+        except OSError as error:
             raise ValueError(
-                f'{path}, line {number}: expected a JSON object with "row" and "label", found {line[:80]!r}.'
+                f"Cannot read {self.path}: {error.strerror or error}. Name a file or folder that can be read."
             ) from error
-        if label is None:
-            continue
-        if row in labels and labels[row] != label:
-            raise ValueError(f"{path}, line {number}: row {row} has two labels, {labels[row]!r} and {label!r}.")
-        labels[row] = label
+
+    def _lines(self) -> list[LabelLine]:
+        files = self._files()
+        if not files:
+            raise ValueError(f"There is no label file {self.path}.")
+        return [line for file in files for line in read_label_lines(file)]
+
+    def _checked(self, lines: Sequence[LabelLine], rows: Sequence[int]) -> dict[int, Label]:
+        """Return the labels by row, as they were typed first."""
+        labeled = [line for line in lines if line.label is not None]
+        first: dict[int, LabelLine] = {}
+        for line in labeled:
+            other = first.setdefault(line.row, line)
+            if other is not line and not self._agree(other, line):
+                raise ValueError(
+                    f"{line.place}: row {line.row} has two labels, {shortened(other.label)} and "
+                    f"{shortened(line.label)}. The other is in {other.place}: leave one of them."
+                )
+        if self._known is not None:
+            asked, told = set(rows), self._known.told
+            self._known.refuse_other_rows([line for line in labeled if line.row in asked])  # told rows were, then
+            for line in labeled:
+                if line.row in asked or line.row in told:
+                    _refuse_other_label(line, self._known)
+        return {row: line.label for row, line in first.items()}
+
+    def _agree(self, one: LabelLine, other: LabelLine) -> bool:
+        if one.label == other.label and isinstance(one.label, bool) == isinstance(other.label, bool):
+            return True
+        return self._known is not None and self._known.agree(one.row, one.label, other.label)
+
+    def _nothing_for(self, missing: Sequence[int], asked: int, lines: Sequence[LabelLine]) -> ValueError:
+        asking = [line.path for line in lines if line.row == missing[0]]
+        remedy = f"Add a line such as {json.dumps({'row': missing[0], 'label': 0})} for each"
+        if self.path.is_dir():
+            remedy = f"Fill in the labels in {asking[-1]}" if asking else f"{remedy} to {self._files()[-1]}"
+        return ValueError(
+            f"{self.path} has no label for {len(missing)} of the {asked} rows asked for, the first is row "
+            f"{missing[0]}. {remedy}, then resume; nothing that was labeled is lost."
+        )
+
+
+def _refuse_other_label(line: LabelLine, known: KnownRows) -> None:
+    """Raise ValueError where the label of `line` is none, or the run was told another: it has trained on it by now."""
+    try:
+        label = known.read(line.row, line.label)
+    except ValueError as error:
+        raise ValueError(f"{line.place}: {error}") from error
+    except Exception as error:  # what is typed may send a reader of pictures anywhere
+        raise ValueError(f"{line.place}: the label {shortened(line.label)} cannot be read ({error!r}).") from error
+    told = known.told.get(line.row, label)
+    if label != told and not known.agree(line.row, line.label, told):
+        number = "" if label == line.label else f" ({shortened(label)})"
+        raise ValueError(
+            f"{line.place}: row {line.row} has the label {shortened(line.label)}{number}, and in the run it has "
+            f"{shortened(told)}. Put {shortened(told)} back; or, for a run that learns from the new label, start "
+            "afresh (`--start_afresh true`), or mend the data where the old one stands there."
+        )
