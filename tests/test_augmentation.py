@@ -97,7 +97,8 @@ def test_only_training_sees_changed_images(tmp_path: Path, estimator: str) -> No
     seen = seen_by(trainer.model)
     trainer.train()
     found = {image.numpy().tobytes() for image in seen[False]}
-    assert found <= plain and len(found) == 12 + 32, "those that are measured on, and those that a query looks at"
+    assert found <= plain
+    assert 12 + 32 <= len(found) <= 12 + 32 + 2, "measured on, looked at in a query, and tried before the first round"
     changed = [image for image in seen[True] if image.numpy().tobytes() not in plain]
     assert len(changed) > len(seen[True]) / 2
 

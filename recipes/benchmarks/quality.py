@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for seed in options.seeds
             for method in options.methods
         ]
-        refuse_settings(runs)
         refuse_other_settings(runs)
         _refuse_other_lengths(folder, runs)
+        refuse_settings(runs)  # last: it makes their folders
         for run in runs:
             if not is_finished(run[2]):
                 print(f"{run[2].output_dir}\n{train(prepare(*run))}\n", flush=True)
