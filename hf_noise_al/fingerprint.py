@@ -27,6 +27,9 @@ ARGUMENTS = (
 )
 """`num_rounds` is not among them: a finished run may be resumed for more rounds."""
 
+OF_SOME_RELEASES = {"train_sampling_strategy": "random", "group_by_length": False, "warmup_ratio": 0.0}
+"""Settings that only some releases of transformers have, as they are by default."""
+
 
 def run_fingerprint(
     data: Mapping[str, object],
@@ -61,7 +64,7 @@ def argument_fingerprint(args: ActiveTrainingArguments, acquisition: Acquisition
 def fingerprint_defaults(args: ActiveTrainingArguments, acquisition: Acquisition) -> dict[str, object]:
     """Return what an entry of `argument_fingerprint` is where a run did not know of it."""
     known: dict[str, Field[Any]] = {field.name: field for field in fields(args)}
-    values = {name: _default(known[name]) for name in ARGUMENTS if name in known}
+    values = {**OF_SOME_RELEASES, **{name: _default(known[name]) for name in ARGUMENTS if name in known}}
     return _plain({**values, "acquisition": {field.name: _shown(_default(field)) for field in _fields(acquisition)}})
 
 

@@ -8,7 +8,8 @@ import torch
 from tiny_run import make_arguments, make_model
 
 from hf_noise_al import Acquisition, Candidates, CoreSet, NoiseStability, Query
-from hf_noise_al.fingerprint import describe, run_fingerprint
+from hf_noise_al.differences import refuse_differences
+from hf_noise_al.fingerprint import describe, fingerprint_defaults, run_fingerprint
 from hf_noise_al.observables import features
 
 
@@ -38,6 +39,19 @@ def test_data_model_and_acquisition_are_in_it(tmp_path: Path) -> None:
     settings = found["acquisition"]
     assert isinstance(settings, dict)
     assert (settings["class"], settings["num_perturbations"]) == ("NoiseStability", "7")
+
+
+def test_a_setting_that_another_release_of_transformers_has_is_at_its_default_here(tmp_path: Path) -> None:
+    defaults = fingerprint_defaults(make_arguments(tmp_path), CoreSet())
+    now = fingerprint(tmp_path)
+    for name, value in (("train_sampling_strategy", "random"), ("group_by_length", False)):
+        assert name in now or defaults[name] == value
+    other = {**now, "train_sampling_strategy": "group_by_length"}
+    saved = {key: value for key, value in now.items() if key != "train_sampling_strategy"}
+    refuse_differences(tmp_path, saved, now, defaults)
+    refuse_differences(tmp_path, {**now, "train_sampling_strategy": "random"}, saved, defaults)
+    with pytest.raises(ValueError, match="train_sampling_strategy was 'group_by_length', is 'random'"):
+        refuse_differences(tmp_path, other, saved, defaults)
 
 
 def test_functions_are_described_by_name_and_not_by_address() -> None:
