@@ -173,7 +173,11 @@ class RunArguments(ActiveTrainingArguments):
         },
     )
     start_afresh: bool = field(
-        default=False, metadata={"help": "Start from round 0 although output_dir already holds a run."}
+        default=False,
+        metadata={
+            "help": "Start from round 0 although output_dir already holds a run; labels, queries and curve of that run "
+            "are moved to previous-1 there."
+        },
     )
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "true: go on with the run in output_dir where it was interrupted."}
