@@ -192,3 +192,32 @@ def go_on(trainer: ActiveTrainer, broken: int) -> None:
             step(trainer)
         except ValueError as refusal:
             assert "it already has the label" in str(refusal)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_whose_write_failed_goes_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    settings: dict[str, Any] = {"num_rounds": 2, "max_steps": 2}
+    reference = make_trainer(tmp_path / "whole", **settings)
+    reference.train()
+    expected, number = outcome(reference), 0
+    while True:
+        number += 1
+        folder = tmp_path / str(number)
+        trainer = make_trainer(folder, **settings)
+        error = FULL_DISK if kind == "full disk" else KeyboardInterrupt()
+        fault = Fault(folder, number, error, kind == "interrupt after")
+        with failing(monkeypatch, fault):
+            try:
+                trainer.train()
+            except BaseException as found:
+                assert found is error or str(error) in str(found)
+        if not fault.came:
+            break
+        if number % 2:
+            trainer = make_trainer(folder, **settings)
+        trainer.train(resume_from_checkpoint=(folder / "active_state.json").exists())
+        assert_same_outcome(outcome(trainer), expected)
+    assert number > 100, "a run writes"
