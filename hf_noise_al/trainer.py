@@ -87,7 +87,7 @@ class ActiveTrainer(UpstreamTrainer):
         if isinstance(self.acquisition, NoiseStability):
             refuse_low_precision_of_shards(self.accelerator, self.acquisition.lower_precision)
             if self.acquisition.one_by_one and self.acquisition.estimator == "gradient_sketch":
-                refuse_one_by_one_of_shards(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+                refuse_one_by_one_of_shards(self._shards)
         self.observable = observable
         self.acquisition.check(self.model, observable or default_observable(self.model))
         if isinstance(self.acquisition, NoiseStability):
@@ -296,8 +296,7 @@ class ActiveTrainer(UpstreamTrainer):
     def _try_to_look(self) -> None:
         """Refuse a model or a collator that no query could look at rows with, before a first round is trained."""
         observable = self.acquisition.looks_at(self.observable or default_observable(self.model))
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if observable is None or self.history or self._has_looked or sharded or self.args.num_rounds == 1:
+        if observable is None or self.history or self._has_looked or self._shards or self.args.num_rounds == 1:
             return
         with untouched_random_state():
             self._observer(list(range(min(2, len(self.data))))).try_some(observable)

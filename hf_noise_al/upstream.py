@@ -195,6 +195,11 @@ class UpstreamTrainer(Trainer):
         elif self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
+    @property
+    def _shards(self) -> bool:
+        """Whether weights are sharded over the processes."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
     def _state_dict_is_whole(self) -> bool:
         return "FULL_STATE_DICT" in str(self.accelerator.state.fsdp_plugin.state_dict_type)
 
@@ -224,8 +229,7 @@ class UpstreamTrainer(Trainer):
 
     def _adds_to_checkpoints(self) -> bool:
         """Return whether checkpoints need our own file of weights: PEFT keeps its adapters, and no means of batches."""
-        shards = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        return hasattr(self.model, "peft_config") and not shards
+        return hasattr(self.model, "peft_config") and not self._shards
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load the weights of a checkpoint, each under its name or not at all.
@@ -249,8 +253,7 @@ class UpstreamTrainer(Trainer):
 
     def _reads_itself(self, checkpoint: str) -> bool:
         """Return whether the weights of a checkpoint are in safetensors, and not in shards for each process."""
-        shards = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        return not shards and any(Path(checkpoint).rglob("*.safetensors"))
+        return not self._shards and any(Path(checkpoint).rglob("*.safetensors"))
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
