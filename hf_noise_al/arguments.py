@@ -87,6 +87,13 @@ class DataArguments:
         default=None, metadata={"help": "Column of the text, of the first text, or of lists of words."}
     )
     text_pair_column: str | None = field(default=None, metadata={"help": "Column of the second text of a pair."})
+    id_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column that names each row, such as a key of your own, for query files and messages; default: a "
+            "column called `id`, where there is one."
+        },
+    )
     image_column: str | None = field(default=None, metadata={"help": "Column of the image."})
     feature_columns: list[str] | None = field(
         default=None, metadata={"help": "Input columns of a tabular task; default: all but the label."}
@@ -172,6 +179,13 @@ class RunArguments(ActiveTrainingArguments):
             "filled in. Without it the labels of the data are held out and revealed when queried."
         },
     )
+    new_classes: str = field(
+        default="refuse",
+        metadata={
+            "help": "What happens to an answer in label_file that is none of the classes: refuse, or allow: it becomes "
+            "one, with the next start of `run` (labels and queries so far are kept)."
+        },
+    )
     start_afresh: bool = field(
         default=False,
         metadata={
@@ -192,6 +206,8 @@ class RunArguments(ActiveTrainingArguments):
         if isinstance(self.acquisition_kwargs, str):
             self.acquisition_kwargs = _json_mapping("acquisition_kwargs", self.acquisition_kwargs)
         super().__post_init__()
+        if self.new_classes not in ("refuse", "allow"):
+            raise InvalidArgument(f"`new_classes` is {self.new_classes}. Set it to refuse or to allow.")
         if self.resumes and self.start_afresh:
             raise InvalidArgument("`resume_from_checkpoint` and `start_afresh` exclude each other. Choose one.")
         if self.resumes and str(self.resume_from_checkpoint).lower() not in ("true", "yes", "1"):

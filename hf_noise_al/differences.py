@@ -22,13 +22,28 @@ def refuse_differences(
     default does. Where there is no default, an entry that only the present run has says nothing about the saved one,
     and one that only the saved one has matters where it was set to something.
     """
-    now: dict[str, object] = json.loads(json.dumps(fingerprint))
+    now: dict[str, object] = _with_the_classes_of(saved, json.loads(json.dumps(fingerprint)))
     differing = list(_differences(saved, now, json.loads(json.dumps(defaults))))
     if differing:
         raise OtherRun(
             f"Cannot resume: {path} belongs to another run: {'; '.join(differing)}. "
             "Use the same data and arguments, or start afresh in another `output_dir`."
         )
+
+
+def has_more_classes(saved: Mapping[str, object], now: Mapping[str, object]) -> bool:
+    """Return whether a run goes on with new classes behind those that it had."""
+    before, after = saved.get("classes"), now.get("classes")
+    if not isinstance(before, list) or not isinstance(after, list):
+        return False
+    return len(after) > len(before) and after[: len(before)] == before
+
+
+def _with_the_classes_of(saved: Mapping[str, object], now: dict[str, object]) -> dict[str, object]:
+    """Return `now` without what follows from new classes: an output head with more outputs."""
+    if not has_more_classes(saved, now):
+        return now
+    return {**now, **{name: saved.get(name) for name in ("classes", "model.num_labels", "model.parameters")}}
 
 
 def _differences(

@@ -10,11 +10,12 @@ from pathlib import Path
 from .files import sync_folder
 from .journal import JOURNAL_FILE
 from .query_file import QUERIES_FOLDER, forget_open_lines
+from .set_aside import SET_ASIDE_FILE
 from .state import STATE_FILE
 
 OWN_FILES = (STATE_FILE, JOURNAL_FILE)
 """What a run writes for itself: nobody's label file."""
-_RESULTS = ("learning_curve.json", "learning_curve.png", "settings.json")
+_RESULTS = ("learning_curve.json", "learning_curve.png", "settings.json", SET_ASIDE_FILE)
 _KEPT = re.compile(r"previous-\d+")
 
 

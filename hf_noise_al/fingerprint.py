@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
@@ -39,12 +39,14 @@ def run_fingerprint(
     observable: Observable | None,
     augmentation: Augmentation | None = None,
     evaluation: Mapping[str, object] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> dict[str, object]:
     """Return the fingerprint as plain JSON, flat, so that a difference can be named."""
     config = getattr(model, "config", None)
     values = {
         **{f"data.{name}": value for name, value in data.items()},
         **({} if evaluation is None else {"evaluation": dict(evaluation)}),
+        **({} if classes is None else {"classes": list(classes)}),
         **argument_fingerprint(args, acquisition),
         "observable": None if observable is None else _name(observable),
         "augmentation": repr(augmentation) if is_dataclass(augmentation) else augmentation and _name(augmentation),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .label_values import is_missing
 from .typed_text import read_typed_text
 
 MAX_DEPTH = 8
@@ -37,6 +38,11 @@ class LabelLine:
     def label(self) -> Any:
         """The label, as it was typed; None where none is given yet."""
         return self.entry["label"]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody gave a label yet: null, or an empty text."""
+        return self.label is None or (isinstance(self.label, str) and is_missing(self.label))
 
     @property
     def place(self) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 from datasets.table import InMemoryTable
 
+from .label_reader import MULTI_LABEL, REGRESSION, LabelReader, classes_of_config
+from .label_values import is_missing
 from .pool import Label, Pool
-from .shown_text import listed
+from .shown_text import listed, one_line
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
+ID_COLUMN = "id"
+"""Column that names each row for people, where no other is named."""
 NUM_WORDS = "num_words"
 """Column that says how many words a row has, where each of them needs a tag of its own."""
 
@@ -27,6 +31,8 @@ class PoolDataset:
         label_column: Its label column; None finds ``labels`` or ``label``, or none.
         read_answer: ``(row, answer) -> label``, what reads an annotator's answer where it is neither a class nor
             numbers. Labels that are in the data set are in that form already.
+        are_classes: Whether labels are numbers of classes, so that -1 stands for a missing one.
+        id_column: Column that names each row for people; None takes one called ``id``, or none.
 
     Raises:
         ValueError: not a map-style data set, empty, or without the label column that was named.
@@ -37,6 +43,8 @@ class PoolDataset:
         dataset: Dataset,
         label_column: str | None = None,
         read_answer: Callable[[int, object], Label] | None = None,
+        are_classes: bool = False,
+        id_column: str | None = None,
     ) -> None:
         self.read_answer = read_answer
         if not isinstance(dataset, Dataset):
@@ -49,16 +57,24 @@ class PoolDataset:
         if label_column is not None and label_column not in dataset.column_names:
             columns = listed(dataset.column_names)
             raise ValueError(f"`train_dataset` has no column {label_column!r}. It has {columns}.")
+        if id_column is not None and id_column not in dataset.column_names:
+            columns = listed(dataset.column_names)
+            raise ValueError(f"`train_dataset` has no column {id_column!r} (`id_column`). It has {columns}.")
+        self.id_column = id_column or (ID_COLUMN if ID_COLUMN in dataset.column_names else None)
         found = [name for name in LABEL_COLUMNS if name in dataset.column_names]
         self.label_column = label_column or (found[0] if found else None)
         # Models and collators take any of the three names for the labels, so none may stay beside the right one.
-        self.inputs = dataset.remove_columns(list({*found, self.label_column} - {None}))
+        # A text called so is kept under another name, for people to read.
+        texts = [name for name in found if name != self.label_column and is_text(dataset.features[name])]
+        kept = dataset.rename_columns({name: column_beside(name) for name in texts})
+        self.inputs = kept.remove_columns(list({*found, self.label_column} - {None, *texts}))
         self.labels: list[Label | None] = [None] * len(dataset)
         kind = dataset.features[self.label_column] if self.label_column else None
         self.label_feature = None if kind == Value("null") else kind
         if self.label_column:
             values = dataset.select_columns([self.label_column]).with_format(None)[:][self.label_column]
-            self.labels = [None if _is_missing(value) else value for value in values]
+            names = () if are_classes or self.class_names is not None else None  # class numbers are never below 0
+            self.labels = [None if is_missing(value, names) else value for value in values]
         # The model expects "labels"; the collators of transformers rename these three.
         self.split_column = self.label_column if self.label_column in LABEL_COLUMNS else "labels"
 
@@ -101,44 +117,94 @@ class PoolDataset:
         problem_type: str | None = None,
         one_answer: bool = False,
     ) -> list[Label]:
-        """Return labels as plain JSON; class names become class numbers, multi-label lists and scales floats.
+        """Return what an annotator gave as the pool keeps it: `LabelReader.read` of each, with its row in messages."""
+        return self.read(self._reader(num_labels, problem_type, one_answer), rows, labels)
 
-        Args:
-            rows: Their rows, for messages.
-            labels: What an annotator gave: numbers, NumPy scalars, class names, lists of numbers, or tags: lists with
-                the number or the name of a class for each word.
-            num_labels: How many outputs the model has, where it says so.
-            problem_type: As in the model's configuration.
-            one_answer: Whether the model is known to answer for whole rows, not for their words or pixels.
+    def reader_for(self, model: object) -> LabelReader:
+        """Return what reads labels for `model`, whose configuration names the classes where the data does not.
 
         Raises:
-            ValueError: a label is missing, not a number or a class, outside the classes, or not one tag per word.
+            ValueError: the model has the classes of the data in another order.
         """
-        read = self._reader(rows, num_labels, problem_type, one_answer)
-        parsed: list[Label] = []
-        for row, label in zip(rows, labels, strict=True):
-            try:
-                parsed.append(read(row, label))
-            except ValueError as error:
-                raise ValueError(f"Cannot label row {row}: {error}") from None
-        return parsed
+        config, own = getattr(model, "config", None), self.class_names
+        named = classes_of_config(config)
+        if own is not None and named is not None and own != [*named] and sorted(own) == sorted(named):
+            raise ValueError(
+                f"The data has the classes {listed(own, 12)}, and the model has them in another order: "
+                f"{listed(named, 12)}. Call `dataset.align_labels_with_mapping(model.config.label2id, "
+                f"{self.label_column!r})` for all data sets, or give the model the classes of the data."
+            )
+        one_answer = type(model).__name__.endswith(("ForSequenceClassification", "ForImageClassification"))
+        return self._reader(getattr(config, "num_labels", None), problem_type_of(model), one_answer, named)
 
     def _reader(
-        self, rows: Sequence[int], num_labels: int | None, problem_type: str | None, one_answer: bool
-    ) -> Callable[[int, object], Label]:
-        """Return what reads the label of one of `rows`."""
-        if self.read_answer is not None:
-            return self._read_answer
-        item = item_feature(self.label_feature)
-        if not isinstance(item, ClassLabel) or problem_type == "multi_label_classification":
-            return lambda row, label: self._parse(label, num_labels, problem_type, one_answer)
-        names, lengths = list(item.names), self._num_words(rows)
-        return lambda row, label: parse_tags(label, names, lengths.get(row))
+        self,
+        num_labels: int | None,
+        problem_type: str | None,
+        one_answer: bool,
+        names: Sequence[str] | None = None,
+    ) -> LabelReader:
+        own, item = self.class_names, item_feature(self.label_feature)
+        found = own if own is not None else names
+        return LabelReader(
+            None if found is None or problem_type == REGRESSION else tuple(found),
+            num_labels,
+            problem_type,
+            tags=isinstance(item, ClassLabel) and problem_type != MULTI_LABEL,
+            is_list=None if self.label_feature is None else item is not None,
+            one_answer=one_answer,
+            read_answer=self.read_answer,
+        )
 
-    def _read_answer(self, row: int, label: object) -> Label:
-        assert self.read_answer is not None
-        known = self.labels[row] if 0 <= row < len(self) else None
-        return known if known is not None and label is known else self.read_answer(row, label)
+    def read(self, reader: LabelReader, rows: Sequence[int], answers: Sequence[object]) -> list[Label]:
+        """Return the labels that people's `answers` for `rows` are.
+
+        Raises:
+            ValueError: an answer is none; it names the row.
+        """
+        lengths = self._num_words(rows) if reader.tags else {}
+        return self._each(lambda row, answer: reader.read(row, answer, lengths), rows, answers)
+
+    def restore(self, reader: LabelReader, rows: Sequence[int], labels: Sequence[object]) -> list[Label]:
+        """Return labels that are in the pool's form already, checked; errors as `read`."""
+        own = self.labels if self.read_answer is not None else []  # what a task prepared need not be read again
+
+        def restore(row: int, label: object) -> Label:
+            known = own[row] if own and 0 <= row < len(self) else None
+            return known if known is not None and known == label else reader.restore(row, label)
+
+        return self._each(restore, rows, labels)
+
+    def _each(self, read: Callable[[int, object], Label], rows: Sequence[int], labels: Sequence[object]) -> list[Label]:
+        found: list[Label] = []
+        for row, label in zip(rows, labels, strict=True):
+            try:
+                found.append(read(row, label))
+            except ValueError as error:
+                raise type(error)(f"Cannot label {self.place_of(row)}: {error}") from None
+        return found
+
+    def place_of(self, row: int) -> str:
+        """Return what messages call `row`: its number, and what `id_column` says."""
+        if self.id_column is None or not 0 <= row < len(self):
+            return f"row {row}"
+        name = self.inputs.select_columns([self.id_column]).with_format(None)[row][self.id_column]
+        return f"row {row} ({self.id_column} {one_line(name)})"
+
+    def checked_rows(self, role: str, rows: Iterable[int]) -> list[int]:
+        """Return `rows` as whole numbers; what is no row of this data is refused under the name `role`."""
+        found = [operator.index(row) for row in rows]
+        outside = [row for row in found if not 0 <= row < len(self)]
+        if outside:
+            raise ValueError(f"`{role}` names row {outside[0]}: rows of `train_dataset` are 0 to {len(self) - 1}.")
+        return found
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The classes that the label column declares, by their numbers; None where it declares none."""
+        item = item_feature(self.label_feature)
+        kind = self.label_feature if item is None else item
+        return list(kind.names) if isinstance(kind, ClassLabel) else None
 
     def _num_words(self, rows: Sequence[int]) -> dict[int, int]:
         """Return how many words each of `rows` has, where the data says so."""
@@ -147,58 +213,6 @@ class PoolDataset:
         known = [row for row in rows if 0 <= row < len(self)]  # what is no row at all the pool refuses
         found = self.inputs.select_columns([NUM_WORDS]).with_format(None)[known][NUM_WORDS]
         return dict(zip(known, found, strict=True))
-
-    def _parse(self, label: object, num_labels: int | None, problem_type: str | None, one_answer: bool) -> Label:
-        if isinstance(label, str):
-            names = getattr(self.label_feature, "names", None)
-            if names is None or label not in names:
-                known = (
-                    f"Classes are {listed(names, 12)}." if names else "Encode them with `class_encode_column` first."
-                )
-                raise ValueError(f"the label {label!r} is not a known class. {known}")
-            return int(names.index(label))
-        plain = label.tolist() if hasattr(label, "tolist") else label
-        if isinstance(plain, list | tuple) and plain and all(isinstance(value, int | float) for value in plain):
-            plain = list(plain)
-        elif isinstance(plain, bool) or not isinstance(plain, int | float):
-            raise ValueError(f"the label {label!r} is not a number, a list of numbers or the name of a class.")
-        if _is_missing(plain):
-            raise ValueError(f"the label {label!r} stands for a missing label.")
-        if not all(_is_finite(value) for value in (plain if isinstance(plain, list) else [plain])):
-            raise ValueError(f"the label {label!r} is not finite.")
-        if problem_type == "multi_label_classification":
-            if not isinstance(plain, list) or len(plain) != num_labels:
-                raise ValueError(f"the label {label!r} is not a list of {num_labels} numbers, one per class.")
-            return [float(value) for value in plain]
-        if problem_type == "regression":
-            return self._on_a_scale(plain, num_labels)
-        if isinstance(plain, list):
-            self._refuse_list(plain, num_labels, problem_type, one_answer)
-        elif num_labels is not None:
-            if plain != plain // 1 or not 0 <= plain < num_labels:
-                raise ValueError(f"the label {label!r} is outside the model's {num_labels} classes.")
-            plain = int(plain)
-        return plain
-
-    def _on_a_scale(self, plain: float | list[float], num_labels: int | None) -> Label:
-        """Return a number as a float, or as many as the model has outputs; their form is that of the label column."""
-        listed = item_feature(self.label_feature) is not None or (self.label_feature is None and (num_labels or 1) > 1)
-        if isinstance(plain, list) != listed or (isinstance(plain, list) and len(plain) != (num_labels or len(plain))):
-            wanted = f"a list of {num_labels} numbers, one per output" if listed else "one number"
-            raise ValueError(f"the label {plain!r} is not {wanted}.")
-        return [float(value) for value in plain] if isinstance(plain, list) else float(plain)
-
-    def _refuse_list(
-        self, plain: list[float], num_labels: int | None, problem_type: str | None, one_answer: bool
-    ) -> None:
-        """Refuse a list where a class is wanted; lists of floats, one per class, let models choose several classes."""
-        several = problem_type is None and len(plain) == num_labels and all(isinstance(value, float) for value in plain)
-        column_of_one = self.label_feature is not None and item_feature(self.label_feature) is None
-        if column_of_one or problem_type is not None or (one_answer and not several):
-            raise ValueError(
-                f"the label {plain!r} is a list, and the model takes one of {num_labels} classes for each row. Give "
-                "its number; for several at once set the model's `problem_type` to 'multi_label_classification'."
-            )
 
     def fingerprint(self) -> dict[str, object]:
         """Return what identifies the data: rows, columns and a hash of the contents."""
@@ -215,45 +229,32 @@ def item_feature(feature: object) -> object:
     return feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
 
 
-def parse_tags(label: object, names: Sequence[str], num_words: int | None) -> list[int]:
-    """Return the tags of a row as class numbers.
+def column_beside(name: str) -> str:
+    """Return what a column is called where `name` has a meaning of ours.
 
-    Args:
-        label: A list with the number or the name of a class for each word.
-        names: Of the classes, in order.
-        num_words: How many words the row has; None where nobody knows.
-
-    Raises:
-        ValueError: not a list, of another length, or with something that is no class.
+    Example:
+        >>> column_beside("label")
+        'label (column)'
     """
-    plain = label.tolist() if hasattr(label, "tolist") else label
-    if not isinstance(plain, list | tuple):
-        raise ValueError(f"{plain!r} is not a list of tags. Give a list with one tag for each word.")
-    if num_words is not None and len(plain) != num_words:
-        raise ValueError(f"found {len(plain)} tags for {num_words} words. Give one tag for each word.")
-    positions = {name: number for number, name in enumerate(names)}
-    tags = [positions.get(tag, -1) if isinstance(tag, str) else tag for tag in plain]
-    for word, tag in enumerate(tags):
-        whole = isinstance(tag, int | float) and not isinstance(tag, bool) and tag == tag // 1
-        if not whole or not 0 <= tag < len(names):
-            raise ValueError(
-                f"the tag {plain[word]!r} of word {word} is outside the {len(names)} classes. Give the name of a class "
-                f"({listed(names, 12)}), or its number, from 0 to {len(names) - 1}."
-            )
-    return [int(tag) for tag in tags]
+    return f"{name} (column)"
 
 
-def _is_missing(label: object) -> bool:
-    if isinstance(label, list):
-        return len(label) == 0 or any(value is None for value in label) or all(value == -100 for value in label)
-    return label is None or label == -100 or (isinstance(label, float) and math.isnan(label))
+def predicts_classes(model: object) -> bool:
+    """Return whether `model` is known to tell classes apart, of a row or of each of its words."""
+    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
+    return num_labels is not None and problem_type_of(model) != REGRESSION
 
 
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float is as large as
-        return False
+def problem_type_of(model: object) -> str | None:
+    """Return the problem type of a model's configuration; one output is a number."""
+    config = getattr(model, "config", None)
+    found: str | None = getattr(config, "problem_type", None)
+    return found or (REGRESSION if getattr(config, "num_labels", None) == 1 else None)
+
+
+def is_text(kind: object) -> bool:
+    """Return whether a column of type `kind` holds texts."""
+    return isinstance(kind, Value) and kind.dtype in ("string", "large_string")
 
 
 def _is_float(features: Features) -> bool:
@@ -261,6 +262,11 @@ def _is_float(features: Features) -> bool:
     while hasattr(kind, "value_type"):
         kind = kind.value_type
     return bool(pa.types.is_floating(kind))
+
+
+def rows_hash(rows: Iterable[int]) -> str:
+    """Return a hash of a set of rows."""
+    return hashlib.blake2b(repr(sorted(rows)).encode(), digest_size=16).hexdigest()
 
 
 def content_hash(dataset: Dataset) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,12 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrain
 from transformers.utils import logging
 
 from .arguments import DataArguments, ModelArguments
-from .query_file import FILE_ROW
+from .label_reader import classes_of_config
+from .label_values import classes_found, is_missing
+from .labeled_split import ID_COLUMN
+from .places import Source
 from .recipe import did_you_mean
+from .shown_text import listed
 
 logger = logging.get_logger(__name__)
 
@@ -34,26 +40,42 @@ LABELS = ("labels", "label")
 _BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
-def load_pool(arguments: DataArguments) -> Dataset:
+@dataclass(frozen=True)
+class LoadedData:
+    """The rows of a job, as they are stored."""
+
+    pool: Dataset
+    """All rows of the pool, also those that are set aside."""
+    evaluation: dict[str, Dataset]
+    """Evaluation sets by name, ``""`` for a single one."""
+    source: Source
+    """Where the rows of the pool come from, for messages."""
+    set_aside: tuple[int, ...] = ()
+    """The rows of the pool that the evaluation set is made of, ascending; none where it has rows of its own."""
+
+
+def load_pool(arguments: DataArguments) -> LoadedData:
     """Return the pool alone, every row of it, as it is stored."""
     pool = _split(_splits(arguments), arguments.train_split, arguments.dataset_name or "", "train_split")
     if not len(pool):
         raise ValueError(f"The split `{arguments.train_split}` of {arguments.dataset_name} is empty. Name another.")
-    return _first_rows(pool, arguments.max_train_samples)
+    pool = _first_rows(pool, arguments.max_train_samples)
+    return LoadedData(pool, {}, _source(pool, arguments))
 
 
-def load_data(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -> tuple[Dataset, dict[str, Dataset]]:
-    """Return the pool and the evaluation sets by name (``""`` for a single one), as they are stored.
+def load_data(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -> LoadedData:
+    """Return the pool and the evaluation sets, as they are stored.
 
     Where there is no other split, `validation_fraction` of the rows that have a label, in the first of `label_columns`
-    that is there, is set aside to measure with; the rest keeps its order and says in the column ``file_row`` which
-    rows of the file it is.
+    that is there, is set aside to measure with. They keep their place in the pool.
     """
     name = arguments.dataset_name or ""
     splits = _splits(arguments)
     pool = _split(splits, arguments.train_split, name, "train_split")
+    aside: tuple[int, ...] = ()
     if set(splits) == {arguments.train_split}:
-        pool, evaluation = _set_aside(pool, arguments, label_columns)
+        aside = _set_aside(pool, arguments, label_columns)
+        evaluation = {"": pool.select(aside)}
     else:
         wanted = arguments.eval_split
         evaluation = {
@@ -61,11 +83,12 @@ def load_data(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -
             for label, split in zip(_short_names(wanted), wanted, strict=True)
         }
     pool = _first_rows(pool, arguments.max_train_samples)
+    aside = tuple(row for row in aside if row < len(pool))
     evaluation = {key: _first_rows(rows, arguments.max_eval_samples) for key, rows in evaluation.items()}
     for what, rows in {f"The split `{arguments.train_split}`": pool, **_described(evaluation)}.items():
         if not len(rows):
             raise ValueError(f"{what} of {name} is empty. Name another split, or look at the file.")
-    return pool, evaluation
+    return LoadedData(pool, evaluation, _source(pool, arguments), aside)
 
 
 def hide_progress_bars() -> None:
@@ -196,9 +219,12 @@ def model_factory(
     """Return a function that makes the model in its initial state, for the trainer's `model_init`.
 
     Random weights come from torch's global generator, which the trainer seeds before each call. Where the checkpoint
-    has no head, or one of another size, a new one is made; with `trained_head` that is refused.
+    has no head, or one for other classes, a new one is made; with `trained_head` that is refused.
     """
     config = load_model_config(arguments, head)
+    known = checkpoint_classes(arguments)
+    asked = tuple(map(str, head.get("id2label", {}).values()))
+    others = known is not None and bool(asked) and len(known) == len(asked) and known != asked
     if getattr(config, "pad_token_id", None) is None and pad_token_id is not None:
         config.pad_token_id = pad_token_id
     told: list[str] = []
@@ -221,20 +247,53 @@ def model_factory(
         except (OSError, ValueError) as error:
             raise ValueError(f"Cannot load {arguments.model_name_or_path}: {_first_line(error)}") from error
         new = _new_weights(report)
-        if new and trained_head:
+        if others and not new and not trained_head:
+            new = _renew_head(model, auto_model, config)
+        own = f" ({listed(known, 12)})" if known else ""
+        if trained_head and (new or others):
             raise ValueError(
-                f"{arguments.model_name_or_path} has no trained weights for this task: {', '.join(new)} would be new "
-                f"({config.num_labels} outputs). Name a model that was fine-tuned on these classes."
+                f"{arguments.model_name_or_path} has no trained weights for this task: "
+                f"{', '.join(new) or 'its output head'} would be new ({config.num_labels} outputs"
+                f"{': ' + listed(asked, 12) if asked else ''}); its own classes are "
+                f"{listed(known or ('unnamed',), 12)}. Name a model that was fine-tuned on these classes."
             )
         if new and not told:
-            logger.info(f"Not in {arguments.model_name_or_path}, made new: {', '.join(new)}.")
-            told.extend(new)
+            logger.info(
+                f"Not in {arguments.model_name_or_path}{own}, made new for {listed(asked, 12) or 'this task'}: "
+                f"{', '.join(new)}."
+            )
+        elif known is None and len(asked) > 1 and not told and not trained_head:
+            logger.warning(
+                f"{arguments.model_name_or_path} has an output head and does not name its classes: its outputs are "
+                f"taken to be {listed(asked, 12)}, in this order. Set `class_names` where they are others."
+            )
+        told.append("")
         loaded: PreTrainedModel = model
         return loaded
 
     if trained_head and arguments.model_name_or_path is None:
         raise ValueError("A query needs a trained model. Name its folder with `model_name_or_path`.")
     return make
+
+
+def checkpoint_classes(arguments: ModelArguments) -> tuple[str, ...] | None:
+    """Return the classes that the checkpoint names, in the order of its outputs; None where it names none."""
+    return None if arguments.model_name_or_path is None else classes_of_config(load_model_config(arguments, {}))
+
+
+def _renew_head(model: PreTrainedModel, auto_model: Any, config: Any) -> list[str]:
+    """Give `model` new weights where their shape depends on the number of classes; return their names."""
+    more = copy.deepcopy(config)
+    more.num_labels = config.num_labels + 1
+    with torch.device("meta"):
+        larger = auto_model.from_config(more).state_dict()
+    fresh = auto_model.from_config(config, dtype=torch.float32).state_dict()
+    own = model.state_dict()
+    names = sorted(name for name, tensor in own.items() if name in larger and tensor.shape != larger[name].shape)
+    with torch.no_grad():
+        for name in names:
+            own[name].copy_(fresh[name])
+    return names
 
 
 @contextmanager
@@ -316,11 +375,12 @@ def _splits(arguments: DataArguments) -> Mapping[str, Dataset]:
     return splits
 
 
-def _set_aside(
-    pool: Dataset, arguments: DataArguments, label_columns: Sequence[str]
-) -> tuple[Dataset, dict[str, Dataset]]:
-    import numpy
+def _set_aside(pool: Dataset, arguments: DataArguments, label_columns: Sequence[str]) -> tuple[int, ...]:
+    """Return the rows that measure: of each block of rows in the file one, where it has a label.
 
+    Which row of a block that is follows from its place in the file and `split_seed` alone. Rows that were set aside
+    therefore stay so when labels are added to the file.
+    """
     if len(pool) < 2:
         raise ValueError(f"{arguments.dataset_name} has {len(pool)} rows: too few for a pool and rows to measure with.")
     if arguments.eval_split not in ([], ["validation"]):
@@ -328,30 +388,55 @@ def _set_aside(
             f"{arguments.dataset_name} has no split {', '.join(arguments.eval_split)}: `{arguments.train_split}` is "
             "all there is. Leave `eval_split` out to set rows aside, or pass a folder with a file for each split."
         )
-    labeled = _labeled_rows(pool, label_columns)
+    labeled = _labeled_rows(pool, arguments, label_columns)
     if not labeled:
         raise ValueError(
             f"{arguments.dataset_name} has no other split and no row with a label: nothing to measure rounds with. "
             "Label some rows, or pass a folder with a file for each split."
         )
-    count = min(max(1, round(arguments.validation_fraction * len(labeled))), len(pool) - 1)
-    order = numpy.random.RandomState(arguments.split_seed).permutation(len(labeled))
-    chosen = {labeled[position] for position in order[:count]}
+    chosen = _measuring_rows(labeled, len(pool), arguments.validation_fraction, arguments.split_seed)
     logger.info(
-        f"{arguments.dataset_name} has no split beside `{arguments.train_split}`: {count} of its {len(labeled)} "
+        f"{arguments.dataset_name} has no split beside `{arguments.train_split}`: {len(chosen)} of its {len(labeled)} "
         "labeled rows are set aside to measure with (`validation_fraction`, `split_seed`)."
     )
-    rest = [row for row in range(len(pool)) if row not in chosen]
-    named = pool if FILE_ROW in pool.column_names else pool.add_column(FILE_ROW, list(range(len(pool))))
-    return named.select(rest), {"": pool.select(sorted(chosen))}
+    return tuple(chosen)
 
 
-def _labeled_rows(pool: Dataset, label_columns: Sequence[str]) -> list[int]:
+def _measuring_rows(labeled: Sequence[int], size: int, fraction: float, seed: int) -> list[int]:
+    """Return the rows of `labeled` whose turn it is, ascending; where it is the turn of none, one that is drawn."""
+    import numpy
+
+    draw = numpy.random.RandomState(seed)
+    starts = numpy.arange(int(size * fraction) + 1) / fraction  # where blocks of 1 / fraction rows begin
+    turns = {int(row) for row in starts + draw.random_sample(len(starts)) / fraction}
+    chosen = [row for row in labeled if row in turns] or [labeled[int(draw.randint(len(labeled)))]]
+    return chosen if len(chosen) < size else chosen[:-1]
+
+
+def _labeled_rows(pool: Dataset, arguments: DataArguments, label_columns: Sequence[str]) -> list[int]:
     column = next((name for name in label_columns if name in pool.column_names), None)
     if column is None:
         return list(range(len(pool)))  # which column it is is asked, and refused, later
-    missing: tuple[object, ...] = (None, -100, -1, "", [])
-    return [row for row, label in enumerate(pool[column]) if label not in missing and label == label]
+    values = pool.with_format(None)[column][:]
+    names: Sequence[str] | None = arguments.class_names or ()
+    if not names and not isinstance(pool.features[column], ClassLabel):
+        try:
+            names = classes_found(values)
+        except ValueError:  # numbers
+            names = None
+    return [row for row, label in enumerate(values) if label == [] or not is_missing(label, names)]
+
+
+def _source(pool: Dataset, arguments: DataArguments) -> Source:
+    path = Path(arguments.dataset_name or "").expanduser()
+    named = arguments.id_column
+    if named is not None and named not in pool.column_names:
+        raise ValueError(
+            f"The data has no column `{named}` (`id_column`).{did_you_mean(named, pool.column_names)} "
+            f"It has: {', '.join(pool.column_names)}."
+        )
+    found = named or (ID_COLUMN if ID_COLUMN in pool.column_names else None)
+    return Source(pool, path if path.is_file() else None, found)
 
 
 def _short_names(splits: list[str]) -> list[str]:

@@ -27,10 +27,17 @@ class Annotation:
 
 
 class Pool:
-    """Labeled and unlabeled rows of one data set, in order of annotation; append-only."""
+    """Labeled and unlabeled rows of one data set, in order of annotation; append-only.
 
-    def __init__(self, size: int, annotations: Iterable[Annotation] = ()) -> None:
+    Args:
+        size: How many rows the data set has.
+        annotations: What is labeled.
+        set_aside: Rows that are neither asked for nor trained on, such as those that rounds are measured on.
+    """
+
+    def __init__(self, size: int, annotations: Iterable[Annotation] = (), set_aside: Iterable[int] = ()) -> None:
         self.size = size
+        self.set_aside = frozenset(set_aside)
         self._annotations: dict[int, Annotation] = {}
         for annotation in annotations:
             self._add(annotation)
@@ -57,7 +64,11 @@ class Pool:
     @property
     def unlabeled_rows(self) -> list[int]:
         """The unlabeled rows, ascending."""
-        return [row for row in range(self.size) if row not in self._annotations]
+        return [row for row in range(self.size) if row not in self._annotations and row not in self.set_aside]
+
+    def leave_out(self, rows: Iterable[int]) -> None:
+        """Set `rows` aside too, where they are not labeled."""
+        self.set_aside |= frozenset(rows) - self._annotations.keys()
 
     def label(self, row: int) -> Label:
         """Return the label of a labeled row."""
@@ -96,6 +107,11 @@ class Pool:
         row = annotation.row
         if isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < self.size:
             raise ValueError(f"Cannot label row {row!r}: rows of this pool are the integers 0 to {self.size - 1}.")
+        if row in self.set_aside:
+            raise ValueError(
+                f"Cannot label row {row}: it is set aside, and what is measured on must not be trained on. Leave it "
+                "out."
+            )
         if row in self._annotations:
             raise ValueError(
                 f"Cannot label row {row} twice: it already has the label {self._annotations[row].label!r} "
@@ -106,7 +122,7 @@ class Pool:
     def given(self) -> Pool:
         """Return the pool that a run starting afresh begins with."""
         kept = [annotation for annotation in self.annotations if annotation.given]
-        return Pool(self.size, [Annotation(a.row, a.label, 0, a.score, True) for a in kept])
+        return Pool(self.size, [Annotation(a.row, a.label, 0, a.score, True) for a in kept], self.set_aside)
 
     def to_json(self) -> list[dict[str, object]]:
         """Return the annotations as plain JSON."""

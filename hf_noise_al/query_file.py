@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Image, Value
+from datasets import Array2D, Array3D, Array4D, Array5D, Audio, ClassLabel, Dataset, Image, Value
 
 from .files import set_aside, write_atomically
 from .label_lines import LabelLine, query_files, read_label_lines, shortened
-from .labeled_split import item_feature
-from .pool import Label
+from .labeled_split import column_beside, is_text, item_feature
 
 logger = logging.getLogger(__name__)
 
 QUERIES_FOLDER = "queries"
-FILE_ROW = "file_row"
-"""Column that says which row of a file a row of the pool is, where the two differ."""
-_OURS = ("row", "score", "label")
+_OURS = ("row", "score", "label", "classes")
+_FEW_CLASSES = 12
+"""So many are listed in every line; more of them in the first line alone."""
+_UNSHOWN = (Array2D, Array3D, Array4D, Array5D, Audio)
 _ESCAPED = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
 """What JSON lets stand in a text, though many readers take it for the end of a line or UTF-8 has no form for it."""
 
 
 def write_query_file(
-    path: Path, dataset: Dataset, rows: Sequence[int], scores: Sequence[float | None], labels: Sequence[Label | None]
+    path: Path,
+    dataset: Dataset,
+    rows: Sequence[int],
+    scores: Sequence[float | None],
+    labels: Sequence[object],
+    classes: Sequence[str] | None = None,
 ) -> None:
-    """Write one JSON object a line, best first: row, score, label (null until it is given), texts, words or path.
+    """Write one JSON object a line, best first: row, score, label (null until it is given), the row's columns, classes.
 
     What somebody typed into an earlier version of the file stays. A line with a label stays as it stands, whatever the
     label is; where its row is not asked for, behind the others. A note stays beside its open label. A file that cannot
@@ -37,10 +43,12 @@ def write_query_file(
 
     Args:
         path: The file, replaced atomically.
-        dataset: The user's data set without labels; texts, words, image paths and ``file_row`` of it are shown.
+        dataset: What people are shown: the user's data set without labels. Images are shown by their path; a column
+            whose name is one of ours is shown as ``score (column)``.
         rows: Rows of it.
         scores: One per row.
-        labels: One per row.
+        labels: One per row, with classes by name.
+        classes: The names to choose from.
     """
     shown = _values(dataset, rows, _shown_columns(dataset))
     typed: dict[int, list[LabelLine]] = {}
@@ -49,10 +57,11 @@ def write_query_file(
     lines = []
     for row, score, label, values in zip(rows, scores, labels, shown, strict=True):
         earlier = typed.pop(row, [])
-        if any(line.label is not None for line in earlier):
+        if any(not line.is_open for line in earlier):
             lines += [line.text for line in earlier]
         else:
-            asked = {"row": row, "score": score, "label": label, **values}
+            choices = {"classes": list(classes)} if classes and (not lines or len(classes) <= _FEW_CLASSES) else {}
+            asked = {"row": row, "score": score, "label": label, **values, **choices}
             notes = {name: value for line in earlier for name, value in line.entry.items() if name not in asked}
             lines.append(_one_line({**asked, **notes}))
     lines += [line.text for rest in typed.values() for line in rest]
@@ -63,7 +72,7 @@ def forget_open_lines(folder: Path) -> None:
     """Leave of the query files in `folder` what people typed, so that nothing is asked there any more."""
     for path in query_files(folder):
         try:
-            typed = [line.text for line in read_label_lines(path) if line.label is not None]
+            typed = [line.text for line in read_label_lines(path) if not line.is_open]
         except ValueError:
             continue  # who reads the labels refuses it, and says where
         if typed:
@@ -75,12 +84,11 @@ def forget_open_lines(folder: Path) -> None:
 def refuse_other_rows(dataset: Dataset, lines: Sequence[LabelLine]) -> None:
     """Raise ValueError where a line shows something else than its row of `dataset` holds.
 
-    Compared are the columns that query files show, and an ``id``; a line need not have them, and may have others. Of
-    an image, only the name of its file: folders differ between machines.
+    Compared are the columns that query files show; a line need not have them, and may have others. Of an image, only
+    the name of its file: folders differ between machines.
     """
-    columns = [*_shown_columns(dataset), *(["id"] if "id" in dataset.column_names else [])]
-    images = [name for name in columns if isinstance(dataset.features[name], Image)]
-    own = _values(dataset, [line.row for line in lines], list(dict.fromkeys(columns)))
+    images = [_key(name) for name, kind in dataset.features.items() if isinstance(kind, Image)]
+    own = _values(dataset, [line.row for line in lines], _shown_columns(dataset))
     for line, values in zip(lines, own, strict=True):
         for name, value in values.items():
             found = line.entry.get(name)
@@ -96,9 +104,9 @@ def _typed_lines(path: Path, dataset: Dataset) -> list[LabelLine]:
     """Return the lines of an earlier version of a query file that say more than it asked: a label, or a note."""
     if not path.exists():
         return []
-    known = {*_OURS, *_shown_columns(dataset)}
+    known = {*_OURS, *map(_key, _shown_columns(dataset))}
     try:
-        return [line for line in read_label_lines(path) if line.label is not None or line.entry.keys() - known]
+        return [line for line in read_label_lines(path) if not line.is_open or line.entry.keys() - known]
     except ValueError as error:
         logger.warning(f"{error} What was typed there is kept in {set_aside(path)}, which nobody reads.")
         return []
@@ -109,26 +117,39 @@ def _one_line(entry: dict[str, Any]) -> str:
 
 
 def _shown_columns(dataset: Dataset) -> list[str]:
-    kinds = [(name, kind) for name, kind in dataset.features.items() if name not in _OURS]
-    texts = [name for name, kind in kinds if _is_text(kind) or _is_text(item_feature(kind))]
-    texts += [name for name, _ in kinds if name == FILE_ROW]
-    return texts + [name for name, kind in kinds if isinstance(kind, Image)]
+    """Return the columns that a line of text can show: texts first, images last."""
+    kinds = [(name, kind) for name, kind in dataset.features.items() if not isinstance(kind, _UNSHOWN)]
+    kinds = [(name, kind) for name, kind in kinds if not (isinstance(kind, Value) and "binary" in kind.dtype)]
+    images = [name for name, kind in kinds if isinstance(kind, Image)]
+    texts = [name for name, kind in kinds if is_text(kind) or is_text(item_feature(kind))]
+    return [*texts, *(name for name, _ in kinds if name not in texts and name not in images), *images]
+
+
+def _key(name: str) -> str:
+    return column_beside(name) if name in _OURS else name
 
 
 def _values(dataset: Dataset, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what is shown of `rows`; of an image its path."""
+    """Return what is shown of `rows`, as plain JSON; of an image its path, of a ClassLabel its name."""
     if not columns or not rows:
         return [{} for _ in rows]
-    images = [name for name in columns if isinstance(dataset.features[name], Image)]
+    kinds = {name: dataset.features[name] for name in columns}
     table = dataset.with_format("arrow").select_columns(list(columns)).select(list(rows))[:]
-    return [
-        {name: value["path"] if name in images and value is not None else value for name, value in row.items()}
-        for row in table.to_pylist()
-    ]
+    return [{_key(name): _plain(value, kinds[name]) for name, value in row.items()} for row in table.to_pylist()]
 
 
-def _is_text(kind: object) -> bool:
-    return isinstance(kind, Value) and kind.dtype in ("string", "large_string")
+def _plain(value: Any, kind: Any) -> Any:
+    if isinstance(kind, Image):
+        return None if value is None else value["path"]
+    if isinstance(kind, ClassLabel) and isinstance(value, int) and 0 <= value < len(kind.names):
+        return kind.names[value]
+    if isinstance(value, list):
+        return [_plain(item, item_feature(kind)) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item, None) for name, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if value != value else str(value)
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 def _file_name(path: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers.utils import logging
 
 from .acquisition import ACQUISITIONS
 from .annotators import LabelFile
+from .annotators.label_file import new_classes_in
 from .arguments import DataArguments, ModelArguments, RunArguments, parse
 from .callbacks import ActiveTrainerCallback
 from .files import write_atomically
@@ -21,6 +23,7 @@ from .fingerprint import argument_fingerprint, fingerprint_defaults
 from .interruption import telling_what_is_saved
 from .learning_curve import FILE_NAME, Comparison, LearningCurve, compare, format_rounds, format_table, to_json
 from .loading import (
+    checkpoint_classes,
     hide_progress_bars,
     load_data,
     load_model_config,
@@ -30,8 +33,9 @@ from .loading import (
 from .plotting import plot_curves
 from .recipe import InvalidArgument, did_you_mean
 from .run_settings import refuse_other_inputs, save_settings, settings_of
-from .shown_text import one_line
-from .state import STATE_FILE, labeled_rows_of, refuse_other_run
+from .set_aside import read_set_aside
+from .shown_text import listed, one_line
+from .state import STATE_FILE, classes_of, labeled_rows_of, refuse_other_run
 from .tasks import TASKS, Targets, Task
 from .tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better
 from .tasks.targets import REGRESSION, SINGLE_LABEL
@@ -97,14 +101,15 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
         folder = Path(str(training.output_dir))
         with training.main_process_first(desc="loading and preparing the data"):
             labels = [training.label_column] if training.label_column else task.label_columns
-            pool, evaluation = (load_pool(data), {}) if trained_model else load_data(data, labels)
-            processor = task.load_processor(model, data, pool)
+            rows = load_pool(data) if trained_model else load_data(data, labels)
+            processor = task.load_processor(model, data, rows.pool)
             collator = task.collator(processor)
+            details = (training.label_column, rows.source, partial(_arranged, task, model, training))
             if trained_model:
                 config = load_model_config(model, {})
-                ready = task.prepare_query(pool, processor, data, config, training.label_column)
+                ready = task.prepare_query(rows.pool, processor, data, config, *details)
             else:
-                ready = task.prepare(pool, evaluation, processor, data, training.label_column)
+                ready = task.prepare(rows.pool, rows.evaluation, processor, data, *details)
         training.label_column = "labels"
         for name, value in task.settings.items():
             setattr(training, name, value)
@@ -132,11 +137,34 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             preprocess_logits_for_metrics=task.preprocess_logits,
             observable=task.observable,
             augmentation=task.augmentation(data, ready),
+            set_aside=rows.set_aside,
+            id_column=rows.source.id_column,
             read_answer=None if task.read_answers is None else task.read_answers(ready, training.label_file),
             callbacks=[*task.callbacks(), CurveWriter(curve, folder, settings)],
         )
         trainer.remove_callback(PrinterCallback)  # without progress bars it prints every log entry as a dict
     return Job(trainer, curve, training)
+
+
+def _arranged(task: Task, model: ModelArguments, training: RunArguments, targets: Targets) -> Targets:
+    """Return `targets` with the classes in the order that the checkpoint, or the run that goes on, has them.
+
+    A run that goes on may have more classes than it had: those of the data, and with `new_classes` those of answers.
+    """
+    if not targets.class_names:
+        return targets
+    known = checkpoint_classes(model)
+    if known is not None and sorted(known) == sorted(targets.class_names):
+        targets = targets.arranged(known)
+    state = Path(str(training.output_dir)) / STATE_FILE
+    if training.resumes and state.exists():
+        targets = targets.arranged(classes_of(state))
+    if training.new_classes == "allow" and training.label_file is not None and task.read_answers is None:
+        new = new_classes_in(Path(training.label_file), targets.class_names)
+        if new:
+            logger.info(f"{training.label_file} names new classes: {listed(new, 12)} (`new_classes: allow`).")
+        targets = targets.arranged((*targets.class_names, *new))
+    return targets
 
 
 def train(job: Job) -> str:
@@ -283,12 +311,20 @@ def _leave_out_what_it_was_trained_on(trainer: ActiveTrainer, folder: Path) -> N
         return
     rows = labeled_rows_of(path, trainer.data.fingerprint())
     if rows is None:
-        logger.warning(f"{folder} was trained on other rows than these: the query may ask for labels it has seen.")
+        logger.warning(
+            f"{folder} was trained on a pool that is not this one, or that other settings made other inputs of: the "
+            "query may ask for labels it has seen."
+        )
         return
     known = set(trainer.pool.labeled_rows)
     new = {row: label for row, label in rows.items() if row not in known}
     trainer.pool.annotate(list(new), list(new.values()), round=-1, given=True)
-    logger.info(f"{len(new)} rows that {folder} was trained on are left out.")
+    measured = read_set_aside(folder)
+    trainer.pool.leave_out(measured)
+    logger.info(
+        f"Left out of the query are the {len(new)} rows that {folder} was trained on and did not come labeled, and the "
+        f"{len(measured)} that it was measured on."
+    )
 
 
 def _flags_of_repeat(flags: Sequence[str], training: RunArguments, acquisition: str, seed: int) -> list[str]:

@@ -49,6 +49,8 @@ def refuse_other_inputs(settings: Mapping[str, Any], folder: Path) -> None:
 
 
 def _same(name: str, saved: object, asked: object) -> bool:
+    if name == "class_names":  # a run knows its classes itself, and may get more of them
+        return not isinstance(saved, list) or not isinstance(asked, list) or set(saved) <= set(asked)
     if saved == asked or name not in PATHS or saved is None or asked is None:
         return saved == asked
     places = [Path(str(value)).expanduser() for value in (saved, asked)]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .differences import OtherRun, refuse_differences
+from .differences import OtherRun, has_more_classes, refuse_differences
 from .files import append_at, write_atomically
 from .history import RoundRecord
 from .journal import JOURNAL_FILE, Journal
@@ -57,6 +57,8 @@ class ActiveState:
     pending: PendingQuery | None = None
     acquisition_seconds: float = 0.0
     """Seconds of the query whose labels the next round trains on first."""
+    has_new_classes: bool = field(default=False, compare=False)
+    """Whether the run that wrote the file knew fewer classes."""
     _disk: _OnDisk | None = field(default=None, repr=False, compare=False)
     """What this object last wrote or read."""
 
@@ -130,7 +132,11 @@ class ActiveState:
 
     @classmethod
     def load(
-        cls, path: Path, fingerprint: Mapping[str, object], defaults: Mapping[str, object] | None = None
+        cls,
+        path: Path,
+        fingerprint: Mapping[str, object],
+        defaults: Mapping[str, object] | None = None,
+        set_aside: Collection[int] = (),
     ) -> ActiveState:
         """Read the file at `path`, written for the same `fingerprint`, and the journal beside it.
 
@@ -139,6 +145,7 @@ class ActiveState:
             fingerprint: What must be the same.
             defaults: What stands for an entry that the file lacks, since a release before did not know it; where
                 there is no default either, such an entry is not compared.
+            set_aside: Rows of the pool that are set aside.
 
         Raises:
             ValueError: no file, a damaged file, another version, or a fingerprint that differs; it says in what.
@@ -149,10 +156,11 @@ class ActiveState:
             journal, annotations = _labels(path, content)
             pending = content["pending"]
             state = cls(
-                pool=Pool(content["size"], annotations),
+                pool=Pool(content["size"], annotations, set_aside),
                 history=[RoundRecord(**record) for record in content["history"]],
                 pending=None if pending is None else PendingQuery(**pending),
                 acquisition_seconds=content["acquisition_seconds"],
+                has_new_classes=has_more_classes(content["fingerprint"], fingerprint),
             )
             state._check()
         except OtherRun:
@@ -238,6 +246,19 @@ def labeled_rows_of(path: Path, data: Mapping[str, object]) -> dict[int, Label] 
         return {annotation.row: annotation.label for annotation in _labels(path, content)[1]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def classes_of(path: Path) -> list[str]:
+    """Return the classes of the run whose state file is at `path`, in its order; none where it names none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    content, _ = _read(path)
+    try:
+        return [str(name) for name in content["fingerprint"].get("classes") or ()]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, error) from error
 
 
 def damaged(path: Path, error: Exception | str) -> ValueError:

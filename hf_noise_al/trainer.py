@@ -28,7 +28,7 @@ from .fingerprint import fingerprint_defaults, run_fingerprint
 from .gradient_sketch import refuse_one_by_one_of_shards
 from .history import RoundRecord
 from .initial_set import initial_set
-from .labeled_split import LABEL_COLUMNS, PoolDataset, content_hash
+from .labeled_split import LABEL_COLUMNS, NUM_WORDS, PoolDataset, content_hash, is_text, predicts_classes, rows_hash
 from .lost_processes import explaining_lost_processes
 from .model_card import write_model_card
 from .observables import Observable, default_observable
@@ -38,6 +38,8 @@ from .query_file import QUERIES_FOLDER, refuse_other_rows, write_query_file
 from .round_files import RoundFiles
 from .run_lock import RunLock
 from .selection import check_whole_number
+from .set_aside import write_set_aside
+from .shown_text import listed
 from .state import STATE_FILE, ActiveState, PendingQuery, damaged
 from .unsupported import refuse_low_precision_of_shards
 from .upstream import UpstreamTrainer
@@ -62,6 +64,8 @@ class ActiveTrainer(UpstreamTrainer):
         observable: What a query looks at; None takes class probabilities, or the features of a regression model.
         augmentation: Changes the batches that are trained on, see `hf_noise_al.augmentation`; none by default.
         read_answer: ``(row, answer) -> label``, what makes plain JSON of answers that are neither classes nor numbers.
+        set_aside: Rows that are neither asked for nor trained on, such as those that `eval_dataset` is made of.
+        id_column: Column that names each row for people, in messages; None takes one called ``id``.
         trainer_args, trainer_kwargs: As for `transformers.Trainer`; `args` is an `ActiveTrainingArguments`.
 
     Raises:
@@ -78,10 +82,15 @@ class ActiveTrainer(UpstreamTrainer):
         observable: Observable | None = None,
         augmentation: Augmentation | None = None,
         read_answer: Callable[[int, object], Label] | None = None,
+        set_aside: Iterable[int] = (),
+        id_column: str | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         super().__init__(*trainer_args, **trainer_kwargs)
-        self.data = PoolDataset(self.train_dataset, self.args.label_column, read_answer)
+        self.data = PoolDataset(
+            self.train_dataset, self.args.label_column, read_answer, predicts_classes(self.model), id_column
+        )
+        self.reader = self.data.reader_for(self.model)
         self.annotator = annotator
         self.acquisition = acquisition or self.args.make_acquisition()
         if isinstance(self.acquisition, NoiseStability):
@@ -97,18 +106,19 @@ class ActiveTrainer(UpstreamTrainer):
         self.augmentation = augmentation
         self._batch_of_step = (-1, 0)
         self._has_looked = False
-        given = {row: label for row, label in enumerate(self.data.labels) if label is not None}
-        if len(given) == len(self.data) and annotator is None:
+        self.set_aside = frozenset(self.data.checked_rows("set_aside", set_aside))
+        asked = [row for row in range(len(self.data)) if row not in self.set_aside]
+        given = {row: label for row in asked if (label := self.data.labels[row]) is not None}
+        labels = self.data.restore(self.reader, list(given), list(given.values()))
+        if len(given) == len(asked) and annotator is None:
             logger.info("Every row of `train_dataset` has a label: they are held out and revealed when queried.")
-            self.annotator = HeldOutLabels(self._parse(list(given), list(given.values())))
-            given = {}
-        labels = self._parse(list(given), list(given.values()))
-        annotations = [Annotation(row, label, 0, given=True) for row, label in zip(given, labels, strict=True)]
+            self.annotator, given = HeldOutLabels(dict(zip(given, labels, strict=True))), {}
+        annotations = [Annotation(row, label, 0, given=True) for row, label in zip(given, labels, strict=False)]
         self._came_labeled = frozenset(given)
-        self._state = ActiveState(Pool(len(self.data), annotations))
+        self._state = ActiveState(Pool(len(self.data), annotations, self.set_aside))
         self._files = RoundFiles(self)
         self._lock, self._holds = RunLock(), 0
-        self._owns_state_file = False
+        self._owns_state_file = self._wrote_set_aside = False
         self._data_fingerprints: dict[str, dict[str, object]] | None = None
 
     @property
@@ -272,19 +282,36 @@ class ActiveTrainer(UpstreamTrainer):
         path = self._run_folder / STATE_FILE
         if isinstance(folder, str) and Path(folder).resolve() != path.parent.resolve():
             raise ValueError(f"Cannot resume from {folder}: set `output_dir` to it, it is {path.parent} now.")
-        state = ActiveState.load(path, self._fingerprint(), fingerprint_defaults(self.args, self.acquisition))
+        defaults = fingerprint_defaults(self.args, self.acquisition)
+        state = ActiveState.load(path, self._fingerprint(), defaults, self.set_aside)
         self._check_labels(path, state.pool)
         self._check_label_file(state)
-        if not self._files.resume(state):
+        if state.has_new_classes:
+            self._go_on_with_new_classes(state)
+        elif not self._files.resume(state):
             self._train_again(state)
         self._state, self._owns_state_file = state, True
         self._from_main_process(self._write_query_file)  # a kill may have come between it and the state
         logger.info(f"Resumed {path}: round {state.round}, {state.pool.num_labeled} labels, next: {state.phase}.")
 
+    def _go_on_with_new_classes(self, state: ActiveState) -> None:
+        """Train the last round of `state` again where a query needs its model: the stored one has fewer outputs."""
+        if self.model_init is None or self.args.warm_start:
+            raise ValueError(
+                f"{self._run_folder} holds a run of fewer classes, and new ones need a new output head in each round. "
+                "Pass a `model_init`, without `warm_start`; or start afresh."
+            )
+        logger.info(f"The run goes on with {len(self.reader.names or ())} classes: {listed(self.reader.names or ())}.")
+        self._files.resumed_round = None
+        if state.phase == "query" and state.history:
+            self._train_again(state)
+
     def _train_again(self, state: ActiveState) -> None:
         """Make the weights of the last round of `state` anew, from the labels that it had."""
         before, *history, last = self._state, *state.history
-        self._state = ActiveState(Pool(state.pool.size, state.pool.annotations[: last.num_labeled]), history)
+        self._state = ActiveState(
+            Pool(state.pool.size, state.pool.annotations[: last.num_labeled], self.set_aside), history
+        )
         try:
             self._train_round(last.round)
         finally:
@@ -307,7 +334,7 @@ class ActiveTrainer(UpstreamTrainer):
         self._check_budget(fresh)  # before anything of an earlier run goes
         self._check_label_file(fresh)
         if self.history or fresh.pool.num_labeled < self.pool.num_labeled:
-            self._owns_state_file = False
+            self._owns_state_file = self._wrote_set_aside = False
         self._from_main_process(self._claim_folder)  # before anything is removed
         self._state = fresh
         self._files.clear()
@@ -334,6 +361,9 @@ class ActiveTrainer(UpstreamTrainer):
         """Let the body change the state, then write it; where either fails, memory is what the disk is."""
         state, before, fingerprint = self._state, self._state.mark(), self._fingerprint()
         self._from_main_process(self._claim_folder)
+        if not self._wrote_set_aside:
+            self._from_main_process(lambda: write_set_aside(self._run_folder, self.set_aside))
+            self._wrote_set_aside = True
         try:
             yield state
             self._files.save_initial()
@@ -377,10 +407,12 @@ class ActiveTrainer(UpstreamTrainer):
         queries = args.num_rounds - 1 - state.round + (state.phase != "fine_tune" and state.round > 0)
         initial = 0 if pool.num_labeled else args.initial_size
         needed = pool.num_labeled + initial + max(queries, 0) * args.query_size
-        if needed > pool.size:
+        size = pool.size - len(pool.set_aside)
+        if needed > size:
+            aside = f" beside the {len(pool.set_aside)} set aside" if pool.set_aside else ""
             raise ValueError(
                 f"{args.num_rounds} rounds need {needed} labels ({pool.num_labeled} there, {initial} initial, "
-                f"{queries} queries of {args.query_size}), the pool has {pool.size} rows. "
+                f"{queries} queries of {args.query_size}), the pool has {size} rows{aside}. "
                 f"Lower `num_rounds`, `query_size` or `initial_size`.{self._all_given()}"
             )
         if (initial or queries > 0) and self.annotator is None:
@@ -391,7 +423,7 @@ class ActiveTrainer(UpstreamTrainer):
 
     def _all_given(self) -> str:
         """Say why nothing is left to label, where labels that are in the data are the cause."""
-        if len(self._came_labeled) < len(self.data):
+        if len(self._came_labeled) < len(self.data) - len(self.set_aside):
             return ""
         return (
             " Every row has a label in the data, and with an annotator (`--label_file`) these count as given: leave "
@@ -429,9 +461,9 @@ class ActiveTrainer(UpstreamTrainer):
         if not isinstance(self.annotator, LabelFile):
             return
         known = KnownRows(
-            told={row: pool.label(row) for row in pool.labeled_rows},
-            read=lambda row, label: self._parse([row], [label])[0],
-            refuse_other_rows=lambda lines: refuse_other_rows(self.data.inputs, lines),
+            told={row: self.reader.spell(pool.label(row)) for row in pool.labeled_rows},
+            read=lambda row, label: self._read([row], [label])[0],
+            refuse_other_rows=lambda lines: refuse_other_rows(self._shown(), lines),
         )
         self.annotator.compare_with(known)
 
@@ -440,7 +472,9 @@ class ActiveTrainer(UpstreamTrainer):
         scores = dict(zip(pending.rows, pending.scores, strict=True)) if pending is not None else {}
         if len(rows) != len(labels):
             raise ValueError(f"Cannot label {len(rows)} rows with {len(labels)} labels: give one label per row.")
-        parsed, number = self._parse(rows, labels), self._state.round
+        held_out = isinstance(self.annotator, HeldOutLabels) and not given  # in the form of the data, not of people
+        parsed = self.data.restore(self.reader, rows, labels) if held_out else self._read(rows, labels)
+        number = self._state.round
         new = [Annotation(r, y, number, scores.get(r), given) for r, y in zip(rows, parsed, strict=True)]
         if not self.pool.holds(new):
             self._check_form(new)
@@ -566,19 +600,26 @@ class ActiveTrainer(UpstreamTrainer):
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.args.seed * 2**20 + self._state.round)
 
-    def _parse(self, rows: list[int], labels: list[Any]) -> list[Label]:
-        config = getattr(self.model, "config", None)
-        num_labels = getattr(config, "num_labels", None)
-        problem_type = getattr(config, "problem_type", None) or ("regression" if num_labels == 1 else None)
-        one_answer = type(self.model).__name__.endswith(("ForSequenceClassification", "ForImageClassification"))
-        return self.data.parse_labels(rows, labels, num_labels, problem_type, one_answer)
+    def _read(self, rows: list[int], answers: list[Any]) -> list[Label]:
+        return self.data.read(self.reader, rows, answers)
 
     def _fingerprint(self) -> dict[str, object]:
         if self._data_fingerprints is None:
-            self._data_fingerprints = {"pool": self.data.fingerprint(), "evaluation": _rows_of(self.eval_dataset)}
+            aside = {"set_aside": rows_hash(self.set_aside)} if self.set_aside else {}
+            self._data_fingerprints = {
+                "pool": {**self.data.fingerprint(), **aside},
+                "evaluation": _rows_of(self.eval_dataset),
+            }
         data, evaluation = self._data_fingerprints.values()
         return run_fingerprint(
-            data, self.args, self.model, self.acquisition, self.observable, self.augmentation, evaluation
+            data,
+            self.args,
+            self.model,
+            self.acquisition,
+            self.observable,
+            self.augmentation,
+            evaluation,
+            self.reader.names,
         )
 
     def _check_labels(self, path: Path, pool: Pool) -> None:
@@ -588,7 +629,7 @@ class ActiveTrainer(UpstreamTrainer):
         told = [row for row in pool.labeled_rows if pool.label(row) != self.data.labels[row]]
         labels = [pool.label(row) for row in told]
         try:
-            read = self._parse(told, labels)
+            read = self.data.restore(self.reader, told, labels)
         except ValueError as error:
             raise damaged(path, error) from error
         for row, label, again in zip(told, labels, read, strict=True):
@@ -601,11 +642,20 @@ class ActiveTrainer(UpstreamTrainer):
         pending = self._state.pending
         rows = [annotation.row for annotation in known] + (pending.rows if pending else [])
         scores = [annotation.score for annotation in known] + (list(pending.scores) if pending else [])
-        labels = [annotation.label for annotation in known] + [None] * (len(pending.rows) if pending else 0)
+        labels = [self.reader.spell(annotation.label) for annotation in known]
+        labels += [None] * (len(pending.rows) if pending else 0)
         if not rows:
             return
         path = self._run_folder / QUERIES_FOLDER / f"round-{number:02d}.jsonl"
-        write_query_file(path, self.data.inputs, rows, scores, labels)
+        write_query_file(path, self._shown(), rows, scores, labels, self.reader.names)
+
+    def _shown(self) -> Dataset:
+        """Return what people are shown of the pool: every column that is no input of the model, and all texts."""
+        self._set_signature_columns_if_needed()
+        inputs = {NUM_WORDS, *self._signature_columns, *getattr(self.processing_class, "model_input_names", ())}
+        shown = self.data.inputs
+        hidden = [name for name, kind in shown.features.items() if name in inputs and not is_text(kind)]
+        return shown.remove_columns(hidden)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write ``README.md``: task, data, budget, acquisition, learning curve, how to reproduce."""

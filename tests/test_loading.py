@@ -44,19 +44,17 @@ def test_a_file_is_split_where_it_is_all_there_is(
     path = tmp_path / f"rows.{kind}"
     {"csv": rows.to_csv, "json": rows.to_json, "jsonl": rows.to_json, "parquet": rows.to_parquet}[kind](str(path))
     with caplog.at_level(logging.INFO, "hf_noise_al"):
-        pool, evaluation = load_data(data(path, validation_fraction=0.25))
-    assert (len(pool), len(evaluation[""])) == (15, 5)
-    assert sorted([*pool["text"], *evaluation[""]["text"]]) == sorted(rows["text"])
+        loaded = load_data(data(path, validation_fraction=0.25))
+    assert loaded.pool["text"] == rows["text"], "rows keep their place"
+    assert len(loaded.set_aside) == 5 and sorted(row // 4 for row in loaded.set_aside) == [0, 1, 2, 3, 4]
+    assert loaded.evaluation[""]["text"][:] == [f"text {row}" for row in loaded.set_aside]
     assert "5 of its 20 labeled rows are set aside" in caplog.text
-    assert pool["text"] == [rows["text"][row] for row in pool["file_row"]], (
-        "rows keep their order and say which they are"
-    )
 
 
 def test_the_part_set_aside_is_the_same_every_time_and_another_with_another_seed(tmp_path: Path, rows: Dataset) -> None:
     path = tmp_path / "rows.csv"
     rows.to_csv(str(path))
-    first, again, other = (load_data(data(path, split_seed=seed))[1][""]["text"][:] for seed in (0, 0, 1))
+    first, again, other = (load_data(data(path, split_seed=seed)).evaluation[""]["text"][:] for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -66,10 +64,12 @@ def test_rows_are_set_aside_by_the_first_label_column_that_is_there(tmp_path: Pa
         str(path)
     )
     arguments = data(path, validation_fraction=0.5)
-    assert len(load_data(arguments)[1][""]) == 10, "what is not the task's has no say"
-    tagged = load_data(arguments, ["ner_tags", "tags", "label"])[1][""]["id"][:]
+    assert len(load_data(arguments).evaluation[""]) == 10, "what is not the task's has no say"
+    tagged = load_data(arguments, ["ner_tags", "tags", "label"]).evaluation[""]["id"][:]
     assert len(tagged) == 2 and set(tagged) <= {0, 1, 2, 3}
-    assert len(load_data(arguments, ["nothing"])[1][""]) == 10, "that there is none is said when labels are read"
+    assert len(load_data(arguments, ["nothing"]).evaluation[""]) == 10, (
+        "that there is none is said when labels are read"
+    )
 
 
 def test_a_folder_of_files_has_their_splits_and_ignores_the_config_name(
@@ -78,30 +78,30 @@ def test_a_folder_of_files_has_their_splits_and_ignores_the_config_name(
     rows.to_parquet(str(tmp_path / "train.parquet"))
     rows.select(range(4)).to_parquet(str(tmp_path / "validation.parquet"))
     with caplog.at_level(logging.INFO, "hf_noise_al"):
-        pool, evaluation = load_data(data(tmp_path, dataset_config_name="mrpc"))
-    assert (len(pool), len(evaluation[""])) == (20, 4)
+        loaded = load_data(data(tmp_path, dataset_config_name="mrpc"))
+    assert (len(loaded.pool), len(loaded.evaluation[""]), loaded.set_aside) == (20, 4, ())
     assert "`dataset_config_name: mrpc` does not select data" in caplog.text
 
 
 def test_a_folder_written_by_save_to_disk_is_read(tmp_path: Path, rows: Dataset) -> None:
     DatasetDict({"train": rows, "test": rows.select([1])}).save_to_disk(tmp_path / "several")
     rows.save_to_disk(tmp_path / "one")
-    assert len(load_data(data(tmp_path / "several", eval_split=["test"]))[1][""]) == 1
-    assert len(load_data(data(tmp_path / "one"))[0]) == 18
+    assert len(load_data(data(tmp_path / "several", eval_split=["test"])).evaluation[""]) == 1
+    assert len(load_data(data(tmp_path / "one")).set_aside) == 2
 
 
 def test_several_evaluation_splits_are_named_by_what_tells_them_apart(tmp_path: Path, rows: Dataset) -> None:
     splits = ["validation_matched", "validation_mismatched"]
     DatasetDict({"train": rows, **dict.fromkeys(splits, rows)}).save_to_disk(tmp_path / "mnli")
-    assert list(load_data(data(tmp_path / "mnli", eval_split=splits))[1]) == ["matched", "mismatched"]
-    assert list(load_data(data(tmp_path / "mnli", eval_split=["train", splits[0]]))[1]) == ["train", splits[0]]
+    assert list(load_data(data(tmp_path / "mnli", eval_split=splits)).evaluation) == ["matched", "mismatched"]
+    assert list(load_data(data(tmp_path / "mnli", eval_split=["train", splits[0]])).evaluation) == ["train", splits[0]]
 
 
 def test_only_the_first_rows_are_kept_where_asked(tmp_path: Path, rows: Dataset) -> None:
     DatasetDict({"train": rows, "validation": rows}).save_to_disk(tmp_path / "rows")
-    pool, evaluation = load_data(data(tmp_path / "rows", max_train_samples=3, max_eval_samples=2))
-    assert pool["text"][:] == ["text 0", "text 1", "text 2"]
-    assert len(evaluation[""]) == 2
+    loaded = load_data(data(tmp_path / "rows", max_train_samples=3, max_eval_samples=2))
+    assert loaded.pool["text"][:] == ["text 0", "text 1", "text 2"]
+    assert len(loaded.evaluation[""]) == 2
 
 
 @pytest.mark.parametrize(

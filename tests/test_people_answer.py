@@ -109,7 +109,8 @@ def test_a_label_that_is_changed_after_it_was_told_is_refused_until_it_is_put_ba
     told[2]["label"] = NAMES[1 - label]
     write(file, told)
     fill_in(queries / "round-01.jsonl")
-    message = f"line 3: row {row} has the label '{NAMES[1 - label]}' .* in the run it has {label}. Put {label} back"
+    typed, old = NAMES[1 - label], NAMES[label]
+    message = f"line 3: row {row} has the label '{typed}', and in the run it has '{old}'. Put '{old}' back"
     waits(start(), resume=True, match=message)
     told[2]["label"] = label
     write(file, told)

@@ -1,10 +1,13 @@
 """Query files: one JSON object a line, best first."""
 
 import json
+import math
+from datetime import date
 from pathlib import Path
 
 import pytest
-from datasets import Dataset, Image, Value
+from datasets import Array2D, ClassLabel, Dataset, Features, Image, Value
+from datasets import Sequence as SequenceFeature
 from PIL import Image as PillowImage
 
 from hf_noise_al.annotators import LabelFile
@@ -21,8 +24,8 @@ def test_shows_texts_scores_and_labels_best_first(tmp_path: Path) -> None:
     path = tmp_path / "queries" / "round-00.jsonl"
     write_query_file(path, dataset, [2, 1], [0.5, None], [1, None])
     assert read(path) == [
-        {"row": 2, "score": 0.5, "label": 1, "sentence": "d"},
-        {"row": 1, "score": None, "label": None, "sentence": "b\n\u2028c"},
+        {"row": 2, "score": 0.5, "label": 1, "sentence": "d", "n": 3},
+        {"row": 1, "score": None, "label": None, "sentence": "b\n\u2028c", "n": 2},
     ]
     assert "\n\n" not in path.read_text(encoding="utf-8")
     write_query_file(path, dataset, [0], [None], [None])
@@ -36,7 +39,7 @@ def test_pairs_and_large_strings_are_texts(tmp_path: Path) -> None:
 
 
 def test_words_of_sentences_are_shown(tmp_path: Path) -> None:
-    dataset = Dataset.from_dict({"tokens": [["a", "b"], ["c"]], "input_ids": [[1], [2]]})
+    dataset = Dataset.from_dict({"tokens": [["a", "b"], ["c"]]})
     write_query_file(tmp_path / "q.jsonl", dataset, [1], [1.0], [[0]])
     assert read(tmp_path / "q.jsonl") == [{"row": 1, "score": 1.0, "label": [0], "tokens": ["c"]}]
 
@@ -61,15 +64,37 @@ def test_a_note_with_half_a_character_stays(tmp_path: Path) -> None:
     assert read(path) == [{"row": 0, "score": 1.0, "label": 1, "text": "a", "note": "\ud83d \U0001f600"}]
 
 
-def test_a_data_set_of_numbers_has_rows_only(tmp_path: Path) -> None:
-    write_query_file(tmp_path / "q.jsonl", Dataset.from_dict({"n": [1, 2]}), [1], [1.0], [0])
-    assert read(tmp_path / "q.jsonl") == [{"row": 1, "score": 1.0, "label": 0}]
+def test_every_column_of_a_table_is_shown(tmp_path: Path) -> None:
+    kinds = Features(
+        {
+            "area": Value("float64"),
+            "sold": Value("date32"),
+            "id": Value("int64"),
+            "zone": ClassLabel(names=["A", "B"]),
+            "box": SequenceFeature(Value("int64")),
+            "pixels": Array2D((1, 1), "float32"),
+            "blob": Value("binary"),
+        }
+    )
+    rows = {"area": [1.5, math.nan], "sold": [date(2026, 1, 2)] * 2, "id": [7, 8], "zone": [0, 1], "box": [[1, 2]] * 2}
+    dataset = Dataset.from_dict({**rows, "pixels": [[[0.0]]] * 2, "blob": [b"x"] * 2}, features=kinds)
+    write_query_file(tmp_path / "q.jsonl", dataset, [1], [1.0], [0])
+    shown = {"area": None, "sold": "2026-01-02", "id": 8, "zone": "B", "box": [1, 2]}
+    assert read(tmp_path / "q.jsonl") == [{"row": 1, "score": 1.0, "label": 0, **shown}]
+
+
+def test_the_classes_to_choose_from_are_in_every_line_or_where_there_are_many_in_the_first(tmp_path: Path) -> None:
+    dataset = Dataset.from_dict({"text": ["a", "b"]})
+    for names, times in ((["bad", "good"], 2), ([str(number) for number in range(150)], 1)):
+        write_query_file(tmp_path / "q.jsonl", dataset, [1, 0], [1.0, 0.5], [None, None], names)
+        assert [line.get("classes") for line in read(tmp_path / "q.jsonl")] == [names, names if times == 2 else None]
 
 
 def test_a_column_called_row_or_label_does_not_take_the_place_of_ours(tmp_path: Path) -> None:
     dataset = Dataset.from_dict({"row": ["theirs"], "score": ["theirs"], "text": ["t"]})
     write_query_file(tmp_path / "q.jsonl", dataset, [0], [1.0], [None])
-    assert read(tmp_path / "q.jsonl")[0] == {"row": 0, "score": 1.0, "label": None, "text": "t"}
+    theirs = {"row (column)": "theirs", "score (column)": "theirs"}
+    assert read(tmp_path / "q.jsonl")[0] == {"row": 0, "score": 1.0, "label": None, **theirs, "text": "t"}
 
 
 def test_a_filled_in_file_is_a_label_file(tmp_path: Path) -> None:
@@ -142,8 +167,8 @@ def lines_of(path: Path, *entries: dict[str, object]) -> list[LabelLine]:
     "entry",
     [
         {"row": 1},
-        {"row": 1, "text": None, "note": "x", "n": 7},
-        {"row": 0, "text": "a\u2028b\x85", "words": ["c", "d"], "file_row": 10, "id": 5, "image": "/else/one.png"},
+        {"row": 1, "text": None, "note": "x", "n": 2, "file_row": 3},
+        {"row": 0, "text": "a\u2028b\x85", "words": ["c", "d"], "id": 5, "image": "/else/one.png"},
         {"row": 0, "image": "C:\\else\\one.png"},
         {"row": 1, "words": [], "image": None},
     ],
@@ -154,7 +179,7 @@ def test_a_line_that_shows_its_row_or_less_is_taken(tmp_path: Path, entry: dict[
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("text", "b"), ("words", ["c"]), ("file_row", 11), ("id", 6), ("image", "/else/two.png"), ("text", ["a"])],
+    [("text", "b"), ("words", ["c"]), ("n", 2), ("id", 6), ("image", "/else/two.png"), ("text", ["a"])],
 )
 def test_a_line_that_shows_another_row_is_refused(tmp_path: Path, name: str, value: object) -> None:
     lines = lines_of(tmp_path / "q.jsonl", {"row": 1, "text": "b"}, {"row": 0, name: value})
@@ -173,7 +198,6 @@ def _shown_pool(folder: Path) -> Dataset:
     rows = {
         "text": ["a\u2028b\x85", "b"],
         "words": [["c", "d"], []],
-        "file_row": [10, 11],
         "id": [5, 6],
         "n": [1, 2],
         "image": [str(folder / "one.png"), None],

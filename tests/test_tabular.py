@@ -60,7 +60,7 @@ def test_rows_become_features_whatever_their_labels_and_the_evaluation_rows_are(
 
 
 def test_columns_can_be_chosen_ignored_and_read_as_categories(caplog: pytest.LogCaptureFixture) -> None:
-    pool = table(30, code=[row % 2 for row in range(30)], number=list(range(30)), file_row=list(range(30)))
+    pool = table(30, code=[row % 2 for row in range(30)], number=list(range(30)))
     with caplog.at_level(logging.INFO, "hf_noise_al"):
         assert read(pool)[1].columns == ("area", "code", "number", "street")
     assert "Column `number` rises from row to row" in caplog.text
@@ -84,7 +84,7 @@ def test_a_fitted_processor_is_used_as_it_is() -> None:
         ({"empty": [None] * 8}, {}, r"in column `empty` of the pool.*`ignore_columns: \[empty\]`"),
         ({"area": [1.0, float("inf"), *[2.0] * 6]}, {}, "Column `area` of the pool, row 1: found an infinite number"),
         ({"price": ["1", "2.5", "n/a", *"34567"]}, {}, "`price` of the pool is not a number in row 2: found 'n/a'"),
-        ({"price": [True] * 8}, {}, "Column `price` of the pool is not a number in row 0: found True"),
+        ({"price": [True] * 8}, {}, "Column `price` of the pool, row 0: found True, which is not a number"),
         ({"photo": [[1, 2]] * 8}, {}, r"Column `photo` of the pool holds neither numbers nor text: found List"),
         ({"features": [1] * 8}, {}, "has a column `features`, the name of the model's input. Rename the column"),
         ({}, {"ignore_columns": ["aera"]}, r"no column `aera` \(`ignore_columns`\). Did you mean `area`\?"),

@@ -79,7 +79,7 @@ def test_a_missing_label_leaves_its_row_unlabeled(
     tiny_tokenizer: PreTrainedTokenizerFast, labels: list[Any], kind: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "hf_noise_al"):
-        ready = prepare_texts(tiny_tokenizer, labels, kind, evaluation=[0, 1])
+        ready = prepare_texts(tiny_tokenizer, labels, kind, evaluation=[0, 1] if kind else [0, 1, 2])
     assert ready.pool["labels"][:] == [1, None, 0, None]
     assert "2 of 4 rows of the pool have no label yet" in caplog.text
 
@@ -123,7 +123,9 @@ def test_no_second_label_column_reaches_the_model(tiny_tokenizer: PreTrainedToke
     ready = TASKS["text_classification"].prepare(
         rows, rows, tiny_tokenizer, DataArguments(dataset_name="x"), label_column="intent"
     )
-    assert set(ready.pool.column_names) == {"text", "labels", "input_ids", "token_type_ids", "attention_mask"}
+    inputs = {"input_ids", "token_type_ids", "attention_mask"}
+    assert set(ready.pool.column_names) == {"text", "labels", "label (column)", *inputs}
+    assert ready.pool["label (column)"][:] == [5, 6, 7, 8]
     assert ready.pool["labels"][:] == [0, 1, 0, 1]
 
 
@@ -133,14 +135,20 @@ def test_no_second_label_column_reaches_the_model(tiny_tokenizer: PreTrainedToke
         ([0, 1], [0, None], None, {}, "the evaluation set has no label in row 1 .*name another `eval_split`"),
         ([0, 1], [0, -1], ClassLabel(names=["a", "b"]), {}, "the evaluation set has no label in row 1"),
         ([0, 0], [0], None, {}, r"has 1 class \(0\): nothing to tell apart"),
-        ([0.5, 1.0], [1.0], None, {}, "row 0: 0.5 is no class.*use `task: text_regression`"),
-        (["a", "b" * 99], ["a"], None, {"class_names": ["a", "b"]}, r"row 1: `b{77}\.\.\.` is outside the 2 classes"),
-        (["a", "b\n\x1b[m"], ["a"], None, {"class_names": ["a", "b"]}, r"row 1: `b \\x1b\[m` is outside the 2 classes"),
-        (["a", "bb"], ["a"], None, {"class_names": ["a", "b"]}, "row 1: `bb` is outside the 2 classes .*`class_names`"),
+        ([0.5, 1.0], [1.0], None, {}, "0.5 is no class: .*use `task: text_regression`"),
+        (["a", "b" * 99], ["a"], None, {"class_names": ["a", "b"]}, r"row 1: 'b{76}\.\.\. is not a known class"),
+        (["a", "b\n\x1b[m"], ["a"], None, {"class_names": ["a", "b"]}, r"row 1: 'b\\n\\x1b\[m' is not a known class"),
+        (["a", "bb"], ["a"], None, {"class_names": ["a", "b"]}, "row 1: 'bb' is not a known class. .*`class_names`"),
         ([[0, 2], [1, 0]], [[1, 0]], None, {}, "hold neither class names nor only 0 and 1"),
         ([[0, 1], [1]], [[1, 0]], None, {}, r"row 1: found \[1\]\. Write one 0 or 1 for each of the 2 classes"),
-        (["a", "b"], [1.0], None, {"task": "text_regression"}, "the pool is not a number in row 0: found 'a'"),
-        ([1.0], [float("inf")], None, {"task": "text_regression"}, "the evaluation set is not a number in row 0"),
+        (["a", "b"], [1.0], None, {"task": "text_regression"}, "the pool, row 0: found 'a', which is not a number"),
+        (
+            [1.0],
+            [float("inf")],
+            None,
+            {"task": "text_regression"},
+            "the evaluation set, row 0: found inf, which is not a number",
+        ),
         ([1.0], [float("nan")], None, {"task": "text_regression"}, "the evaluation set has no label in row 0"),
     ],
 )
@@ -159,7 +167,7 @@ def test_labels_that_cannot_be_used_are_refused_with_their_row(
 def test_a_class_number_beyond_the_class_label_is_refused(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     pool = Dataset.from_dict({"text": TEXTS, "label": [0, 1, 0, 2]})
     pool.info.features["label"] = ClassLabel(names=["a", "b"])  # as a file with wrong metadata would say
-    with pytest.raises(ValueError, match="Column `label` of the pool, row 3: `2` is outside the 2 classes"):
+    with pytest.raises(ValueError, match="Column `label` of the pool, row 3: the class number 2 is not a known class"):
         TASKS["text_classification"].prepare(pool, pool.select([0, 1]), tiny_tokenizer, DataArguments(dataset_name="x"))
 
 

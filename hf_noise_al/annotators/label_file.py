@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..label_lines import LabelLine, query_files, read_label_lines, shortened
+from ..label_values import Classes, UnknownClass
 from ..pool import Label
 from .base import Annotator
 
@@ -17,14 +18,14 @@ from .base import Annotator
 class KnownRows:
     """What a run knows of its rows, for what people wrote to be compared with."""
 
-    told: Mapping[int, Label]
-    """The labels that it has, by row."""
+    told: Mapping[int, object]
+    """The labels that it has, by row, as people write them."""
     read: Callable[[int, object], Label]
     """``(row, label as typed) -> label``; raises ValueError for what is none."""
     refuse_other_rows: Callable[[Sequence[LabelLine]], None]
     """Raises ValueError where a line shows something else than its row holds."""
 
-    def agree(self, row: int, one: Label, other: Label) -> bool:
+    def agree(self, row: int, one: object, other: object) -> bool:
         """Return whether two labels of `row` are read as one: as a name and its number are, or a mask packed anew."""
         try:
             return self.read(row, one) == self.read(row, other)
@@ -69,6 +70,10 @@ class LabelFile(Annotator):
         if self._files():
             self._checked(self._lines(), rows)
 
+    def lines_so_far(self) -> list[LabelLine]:
+        """Return what is in the file so far; nothing where there is none."""
+        return self._lines() if self._files() else []
+
     def _files(self) -> list[Path]:
         try:
             files = query_files(self.path) if self.path.is_dir() else [self.path]
@@ -86,7 +91,7 @@ class LabelFile(Annotator):
 
     def _checked(self, lines: Sequence[LabelLine], rows: Sequence[int]) -> dict[int, Label]:
         """Return the labels by row, as they were typed first."""
-        labeled = [line for line in lines if line.label is not None]
+        labeled = [line for line in lines if not line.is_open]
         first: dict[int, LabelLine] = {}
         for line in labeled:
             other = first.setdefault(line.row, line)
@@ -119,19 +124,44 @@ class LabelFile(Annotator):
         )
 
 
+def new_classes_in(path: Path, classes: Sequence[str]) -> list[str]:
+    """Return what the label file, or the folder of them, at `path` names beside `classes`, in the order it was typed.
+
+    Raises:
+        ValueError: a line cannot be read.
+    """
+    known, new = Classes(tuple(classes)), []
+    for line in LabelFile(path).lines_so_far():
+        for answer in line.label if isinstance(line.label, list) else [line.label]:
+            if not isinstance(answer, str) or not answer.strip():
+                continue
+            try:
+                known.place(answer)
+            except UnknownClass:
+                new.append(answer.strip())
+                known = Classes((*known.names, answer.strip()))
+            except ValueError:  # it stands for a missing label
+                continue
+    return new
+
+
 def _refuse_other_label(line: LabelLine, known: KnownRows) -> None:
     """Raise ValueError where the label of `line` is none, or the run was told another: it has trained on it by now."""
     try:
-        label = known.read(line.row, line.label)
+        known.read(line.row, line.label)
+    except UnknownClass as error:
+        raise ValueError(
+            f"{line.place}: {error} If it is a new class, go on with `--new_classes allow` (`--resume_from_checkpoint "
+            "true`), or list it in `class_names` behind the others."
+        ) from error
     except ValueError as error:
         raise ValueError(f"{line.place}: {error}") from error
     except Exception as error:  # what is typed may send a reader of pictures anywhere
         raise ValueError(f"{line.place}: the label {shortened(line.label)} cannot be read ({error!r}).") from error
-    told = known.told.get(line.row, label)
-    if label != told and not known.agree(line.row, line.label, told):
-        number = "" if label == line.label else f" ({shortened(label)})"
+    told = known.told.get(line.row, line.label)
+    if line.label != told and not known.agree(line.row, line.label, told):
         raise ValueError(
-            f"{line.place}: row {line.row} has the label {shortened(line.label)}{number}, and in the run it has "
+            f"{line.place}: row {line.row} has the label {shortened(line.label)}, and in the run it has "
             f"{shortened(told)}. Put {shortened(told)} back; or, for a run that learns from the new label, start "
             "afresh (`--start_afresh true`), or mend the data where the old one stands there."
         )

@@ -13,8 +13,10 @@ from transformers import TrainerCallback
 
 from ..arguments import DataArguments, ModelArguments
 from ..augmentation import Augmentation
+from ..labeled_split import column_beside
 from ..loading import LABELS
 from ..observables import Observable
+from ..places import Place, Source
 from ..pool import Label
 from ..shown_text import listed
 from .columns import find_label_column
@@ -42,6 +44,8 @@ class Prepared:
     pool: Dataset
     evaluation: dict[str, Dataset]
     targets: Targets
+    set_aside: tuple[int, ...] = ()
+    """Rows of the pool that are only measured on."""
 
     @property
     def eval_dataset(self) -> Dataset | dict[str, Dataset] | None:
@@ -120,24 +124,34 @@ class Task:
         processor: Any,
         arguments: DataArguments,
         label_column: str | None = None,
+        source: Source | None = None,
+        arrange: Callable[[Targets], Targets] = lambda targets: targets,
     ) -> Prepared:
         """Return `pool` and `evaluation` with model inputs and the column ``labels``; each row is encoded once.
 
         Rows of the pool without label keep None; everything that cannot be used is refused here, before any training.
+
+        Args:
+            pool: The rows to choose from.
+            evaluation: The rows to measure with.
+            processor: What prepares inputs.
+            arguments: Columns, lengths and sizes.
+            label_column: The column of the labels; None finds it.
+            source: Where the rows of the pool stand, for messages.
+            arrange: Changes the order of the classes, or adds some.
         """
         sets = {"": evaluation} if isinstance(evaluation, Dataset) else dict(evaluation)
         column = find_label_column(pool, label_column, self.label_columns)
         inputs = self.find_columns(pool, arguments, column)
-        places = by_place(pool, sets)
+        places = by_place(pool, sets, source)
         for place, part in places.items():
             _require_same_columns(part, (*inputs, column), place)
             self.check(part, inputs, place)
-        targets = self.labels.read(pool, sets, column, arguments)
+        targets = arrange(self.labels.read(pool, sets, column, arguments))
         self.fit(processor, pool.select_columns(list(inputs)), inputs, arguments)
 
         def finish(part: Dataset, place: str, complete: bool) -> Dataset:
-            labeled = self.labels.apply(part, column, targets, place, complete)
-            return self._finish(labeled, inputs, processor, arguments, place)
+            return self._finish(part, column, targets, inputs, processor, arguments, place, complete)
 
         first, *others = places
         return Prepared(
@@ -153,6 +167,8 @@ class Task:
         arguments: DataArguments,
         config: Any,
         label_column: str | None = None,
+        source: Source | None = None,
+        arrange: Callable[[Targets], Targets] = lambda targets: targets,
     ) -> Prepared:
         """Return `pool` for one query by a trained model: labels may be there, the classes are those of its `config`.
 
@@ -162,14 +178,25 @@ class Task:
             pool = pool.add_column("labels", [None] * len(pool))
         column = find_label_column(pool, label_column, self.label_columns)
         inputs = self.find_columns(pool, arguments, column)
-        self.check(pool, inputs, "the pool")
-        targets = self.labels.trained(pool, column, config, arguments)
-        labeled = self.labels.apply(pool, column, targets, "the pool", False)
-        return Prepared(self._finish(labeled, inputs, processor, arguments, "the pool"), {}, targets)
+        place = Place("the pool", source)
+        self.check(pool, inputs, place)
+        targets = arrange(self.labels.trained(pool, column, config, arguments))
+        return Prepared(self._finish(pool, column, targets, inputs, processor, arguments, place), {}, targets)
 
     def _finish(
-        self, labeled: Dataset, inputs: Sequence[str], processor: Any, arguments: DataArguments, place: str
+        self,
+        part: Dataset,
+        column: str,
+        targets: Targets,
+        inputs: Sequence[str],
+        processor: Any,
+        arguments: DataArguments,
+        place: str,
+        complete: bool = False,
     ) -> Dataset:
+        labeled = self.labels.apply(part, column, targets, place, complete)
+        # An input called as labels are was renamed beside them.
+        inputs = [name if name in labeled.column_names else column_beside(name) for name in inputs]
         self.check_labels(labeled, inputs, place)
         try:
             return self.encode(labeled, inputs, processor, arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,19 @@ class MaskTargets(Targets):
     def head(self) -> dict[str, Any]:
         """Return the fields of a model's configuration that describe its output head."""
         return {name: value for name, value in super().head().items() if name != "problem_type"}
+
+    def arranged(self, names: Sequence[str]) -> MaskTargets:
+        """Return the same with the classes `names` first, in that order, each with the mask value that it has here.
+
+        Raises:
+            ValueError: one of them is none of the classes here.
+        """
+        values = dict(zip(self.class_names, self.values, strict=True))
+        lost = [name for name in names if name not in values]
+        if lost:
+            raise ValueError(f"The class {lost[0]} has no mask value. List all classes in `class_names`.")
+        ordered = tuple(dict.fromkeys((*names, *self.class_names)))
+        return replace(self, class_names=ordered, values=tuple(values[name] for name in ordered))
 
     def classes(self, mask: Mask, where: str) -> Mask:
         """Return class numbers for the values of `mask`, `VOID` for void ones: (H, W).

@@ -14,7 +14,6 @@ from ..arguments import DataArguments, ModelArguments
 from ..labeled_split import LABEL_COLUMNS
 from ..loading import load_model_config
 from ..observables import features, probabilities
-from ..query_file import FILE_ROW
 from ..shown_text import listed
 from .base import CLASSES_ALONE, Collator, Task, stack_column
 from .columns import require_column
@@ -41,7 +40,7 @@ def table_columns(dataset: Dataset, arguments: DataArguments, label_column: str)
             require_column(dataset, name, role)
     if label_column in (asked or []):
         raise ValueError(f"`feature_columns` names the label, `{label_column}`. Leave it out.")
-    without = {label_column, *LABEL_COLUMNS, FILE_ROW, *ignored}
+    without = {label_column, *LABEL_COLUMNS, *ignored}
     columns = tuple(name for name in asked or dataset.column_names if name not in without)
     if not columns:
         raise ValueError(

@@ -11,14 +11,16 @@ from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
 from ..arguments import DataArguments
-from ..labeled_split import item_feature, parse_tags
+from ..label_reader import classes_of_config, parse_tags
+from ..label_values import UnknownClass, in_order, is_missing
+from ..labeled_split import item_feature
+from ..places import row_at
 from ..shown_text import listed
-from .targets import LabelKind, Targets, by_place, with_label_column
+from .targets import LabelKind, Targets, by_place, tidy_names, with_label_column
 
 logger = logging.get_logger(__name__)
 
 TAGS = "token_classification"
-_MISSING = (None, -1, -100)
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,10 @@ def read_tags(pool: Dataset, evaluation: dict[str, Dataset], column: str, argume
     Tags found are in the order of their names; numbers, which index the classes, in numeric order from 0.
     """
     parts = by_place(pool, evaluation)
-    found = [tag for place, part in parts.items() for row in _rows(part, column, place) for tag in row or ()]
-    names = list(arguments.class_names or _declared(pool, column) or _names(found))
+    names = tidy_names(arguments.class_names) or _declared(pool, column)
+    if names is None:
+        found = [tag for place, part in parts.items() for row in _rows(part, column, place, None) for tag in row or ()]
+        names = _names(found)
     if len(names) < 2:
         raise ValueError(
             f"Column `{column}` has {len(names)} class{'' if len(names) == 1 else 'es'} of tags ({listed(names, 12)}): "
@@ -53,10 +57,17 @@ def read_tags(pool: Dataset, evaluation: dict[str, Dataset], column: str, argume
 
 def trained_tags(pool: Dataset, column: str, config: Any, arguments: DataArguments) -> Targets:
     """Return the tags that a trained model tells apart: `class_names`, those the data declares, else the model's."""
+    given = tidy_names(arguments.class_names) or _declared(pool, column)
     own = [config.id2label[i] for i in range(config.num_labels)]
-    names = arguments.class_names or _declared(pool, column) or own
-    found = {tag for row in _rows(pool, column, "the pool") for tag in row or () if isinstance(tag, str)}
-    if not found <= set(names):  # the model's names say nothing, such as LABEL_0
+    names = given or own
+    found = {tag for row in _rows(pool, column, "the pool", names) for tag in row or ()}
+    try:
+        parse_tags([tag for tag in found if tag is not None], names, None)
+    except UnknownClass:  # the model's names say nothing, such as LABEL_0
+        if given:
+            raise
+        return read_tags(pool, {}, column, arguments)
+    if not given and classes_of_config(config) is None and any(isinstance(tag, str) for tag in found):
         return read_tags(pool, {}, column, arguments)
     return TagTargets(TAGS, tuple(names))
 
@@ -64,20 +75,20 @@ def trained_tags(pool: Dataset, column: str, config: Any, arguments: DataArgumen
 def with_tags(dataset: Dataset, column: str, targets: Targets, place: str, complete: bool) -> Dataset:
     """Return `dataset` with the tags of `column` as lists of class numbers, under the name ``labels``.
 
-    A row without tags (None, an empty list, all -1 or -100) has the label None; where labels must be `complete` it is
-    refused, and so is a tag that is none of the classes.
+    A row without tags (None, an empty list, nothing but what stands for a missing class) has the label None; where
+    labels must be `complete` it is refused, and so is a tag that is none of the classes.
     """
     values: list[list[int] | None] = []
-    for row, tags in enumerate(_rows(dataset, column, place)):
+    for row, tags in enumerate(_rows(dataset, column, place, targets.class_names)):
         try:
             values.append(None if tags is None else parse_tags(tags, targets.class_names, None))
         except ValueError as error:
-            raise ValueError(f"Column `{column}` of {place}, row {row}: {error}") from None
+            raise type(error)(f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
     missing = [row for row, value in enumerate(values) if value is None]
     if missing and complete:
         raise ValueError(
-            f"Column `{column}` of {place} has no tags in row {missing[0]} ({len(missing)} such rows). Rounds are "
-            "measured on tagged rows: name another `eval_split`, or remove these rows."
+            f"Column `{column}` of {place} has no tags in {row_at(place, missing[0])} ({len(missing)} such rows). "
+            "Rounds are measured on tagged rows: name another `eval_split`, or remove these rows."
         )
     if missing:
         logger.info(f"{len(missing)} of {len(values)} rows of {place} have no tags yet: they stay unlabeled.")
@@ -87,19 +98,20 @@ def with_tags(dataset: Dataset, column: str, targets: Targets, place: str, compl
 WORD_TAGS = LabelKind(read_tags, trained_tags, with_tags)
 
 
-def _rows(dataset: Dataset, column: str, place: str) -> list[list[Any] | None]:
+def _rows(dataset: Dataset, column: str, place: str, classes: Sequence[str] | None) -> list[list[Any] | None]:
     """Return the tags of each row as names where the data names them, else as they are; None where missing."""
     names = dict(enumerate(_declared(dataset, column) or ()))
+    known = () if classes is None or names else classes  # in a column of class numbers, -1 is none
     rows: list[list[Any] | None] = []
     for number, tags in enumerate(dataset.with_format(None)[column][:]):
-        if tags is None or (isinstance(tags, list) and all(tag in _MISSING for tag in tags)):
+        if tags is None or (isinstance(tags, list) and all(is_missing(tag, known) for tag in tags)):
             rows.append(None)
         elif isinstance(tags, list):
             rows.append([names.get(tag, tag) for tag in tags])
         else:
             raise ValueError(
-                f"Column `{column}` of {place}, row {number}: found {tags!r}, not a list of tags. Store a list with "
-                "one tag for each word, or name another `label_column`."
+                f"Column `{column}` of {place}, {row_at(place, number)}: found {tags!r}, not a list of tags. Store "
+                "a list with one tag for each word, or name another `label_column`."
             )
     return rows
 
@@ -111,7 +123,7 @@ def _declared(dataset: Dataset, column: str) -> list[str] | None:
 
 def _names(found: Sequence[Any]) -> list[str]:
     """Return the names of all tags in `found`: text as it is, numbers from 0 to the highest."""
-    numbers = [tag for tag in found if not isinstance(tag, str)]
-    if not numbers:
-        return sorted(set(found))
-    return [str(number) for number in range(int(max(number for number in numbers if number is not None)) + 1)]
+    numbers = [tag for tag in found if isinstance(tag, int | float) and not is_missing(tag, ())]
+    if any(isinstance(tag, str) for tag in found) or not numbers:
+        return in_order({tag.strip() for tag in found if isinstance(tag, str) and tag.strip()})
+    return [str(number) for number in range(int(max(numbers)) + 1)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Value
@@ -12,17 +14,26 @@ from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
 from ..arguments import DataArguments
-from ..labeled_split import item_feature
-from ..recipe import did_you_mean
-from ..shown_text import listed, one_line
+from ..label_reader import MULTI_LABEL as MULTI_LABEL
+from ..label_reader import REGRESSION as REGRESSION
+from ..label_reader import classes_of_config
+from ..label_values import (
+    MISSING,
+    MISSING_CLASS,
+    Classes,
+    UnknownClass,
+    classes_found,
+    in_order,
+    is_missing,
+    plain_text,
+)
+from ..labeled_split import column_beside, is_text, item_feature
+from ..places import Place, Source, row_at
+from ..shown_text import listed
 
 logger = logging.get_logger(__name__)
 
 SINGLE_LABEL = "single_label_classification"
-MULTI_LABEL = "multi_label_classification"
-REGRESSION = "regression"
-_MISSING_CLASSES = (-1, -100)
-_MISSING_NUMBER = -100  # what the trainer takes as missing, in any column
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,10 @@ class Targets:
             fields["label2id"] = {name: index for index, name in enumerate(self.class_names)}
         return fields
 
+    def arranged(self, names: Sequence[str]) -> Targets:
+        """Return the same with the classes `names` first, in that order; those that are not among them follow."""
+        return replace(self, class_names=(*names, *(name for name in self.class_names if name not in names)))
+
 
 def read_classes(
     pool: Dataset, evaluation: dict[str, Dataset], column: str, class_names: Sequence[str] | None = None
@@ -63,73 +78,105 @@ def read_classes(
     Lists make it multi-label. Classes found are in the order of their names, numbers in numeric order.
     """
     parts = [pool, *evaluation.values()]
-    values = [_class_values(part, column) for part in parts]
-    known = [value for part in values for value in part if value is not None]
-    multi = any(isinstance(value, list) for value in known) or item_feature(pool.features[column]) is not None
-    names = list(class_names) if class_names else _declared(pool.features[column])
+    values = [value for part in parts for value in _plain_values(part, column) if not isinstance(value, _Missing)]
+    multi = any(isinstance(value, list) for value in values) or item_feature(pool.features[column]) is not None
+    names = tidy_names(class_names) or _declared(pool.features[column])
     if names is None and multi:
-        names = _found_in_lists([value for value in known if isinstance(value, list)], column)
+        names = _found_in_lists([value for value in values if isinstance(value, list)], column)
     elif names is None:
-        names = _in_order(set(known))
+        names = _found(values, column)
     if len(names) < (1 if multi else 2):
         raise ValueError(
             f"Column `{column}` has {len(names)} class{'' if len(names) == 1 else 'es'} ({listed(names, 12)}): nothing "
-            "to tell apart. (-1 and -100 mean that a label is missing.) Name another `label_column`, or all classes "
-            "with `class_names`."
+            "to tell apart. (Empty cells, -1 and -100 mean that a label is missing.) Name another `label_column`, or "
+            "all classes with `class_names`."
         )
     return Targets(MULTI_LABEL if multi else SINGLE_LABEL, tuple(names))
 
 
 def trained_classes(pool: Dataset, column: str, config: Any, class_names: Sequence[str] | None = None) -> Targets:
     """Return the classes that a trained model tells apart: `class_names`, those the data declares, else the model's."""
-    names = class_names or _declared(pool.features[column]) or [config.id2label[i] for i in range(config.num_labels)]
-    found = {
-        name
-        for value in _class_values(pool, column)
-        for name in (value if isinstance(value, list) else [value])
-        if isinstance(name, str)
-    }
-    if not found <= set(names):  # the model's names say nothing, such as LABEL_0
-        return read_classes(pool, {}, column, class_names)
     multi = getattr(config, "problem_type", None) == MULTI_LABEL
-    return Targets(MULTI_LABEL if multi else SINGLE_LABEL, tuple(names))
+    given = tidy_names(class_names) or _declared(pool.features[column])
+    known = given or classes_of_config(config)
+    if known is None:  # the model's names say nothing, such as LABEL_0
+        try:
+            return read_classes(pool, {}, column)
+        except ValueError:
+            known = [config.id2label[i] for i in range(config.num_labels)]
+    targets = Targets(MULTI_LABEL if multi else SINGLE_LABEL, tuple(known))
+    try:
+        with_targets(pool, column, targets, "the pool", complete=False, told=False)
+    except UnknownClass:
+        if given:
+            raise
+        return read_classes(pool, {}, column)
+    return targets
 
 
-def with_targets(dataset: Dataset, column: str, targets: Targets, place: str, complete: bool) -> Dataset:
+def tidy_names(names: Sequence[str] | None) -> list[str]:
+    """Return the names of classes that somebody listed, without the blanks around them.
+
+    Raises:
+        ValueError: one is empty, or stands twice.
+    """
+    found = [str(name).strip() for name in names or ()]
+    Classes(tuple(found))
+    return found
+
+
+def with_targets(
+    dataset: Dataset, column: str, targets: Targets, place: str, complete: bool, told: bool = True
+) -> Dataset:
     """Return `dataset` with `column` read as `targets`, under the name ``labels``.
 
-    A missing label (None, NaN, -100, -1 as a class) is None; where the labels must be `complete` it is refused.
+    A missing label, see `hf_noise_al.label_values`, is None; where the labels must be `complete` it is refused. What
+    was taken for missing is logged, where it is to be `told`.
     """
     if targets.problem_type == REGRESSION:
-        values: list[Any] = [_number(value, column, row, place) for row, value in enumerate(dataset[column])]
+        read: Callable[[object], Any] = _number
+        names: Sequence[str] | None = None
     else:
-        index = {name: position for position, name in enumerate(targets.class_names)}
-        encode = _encode_set if targets.problem_type == MULTI_LABEL else _encode_class
-        values = [
-            None if value is None else encode(value, index, f"Column `{column}` of {place}, row {row}")
-            for row, value in enumerate(_class_values(dataset, column))
-        ]
-    missing = [row for row, value in enumerate(values) if value is None]
-    if missing and complete:
+        classes, names = Classes(targets.class_names), targets.class_names
+        read = partial(_set_of, classes) if targets.problem_type == MULTI_LABEL else partial(_place, classes)
+    values: list[Any] = []
+    open_rows: list[int] = []
+    taken: Counter[str] = Counter()
+    for row, value in enumerate(_plain_values(dataset, column)):
+        if isinstance(value, _Missing) or (not isinstance(value, list) and is_missing(value, names)):
+            open_rows.append(row)
+            taken[_shown_missing(value)] += 1
+            values.append(None)
+            continue
+        try:
+            values.append(read(value))
+        except ValueError as error:
+            raise type(error)(f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
+    if open_rows and complete:
         raise ValueError(
-            f"Column `{column}` of {place} has no label in row {missing[0]} ({len(missing)} such rows; None, -1 and "
-            "-100 mean missing). Rounds are measured on labeled rows: name another `eval_split`, or remove these rows."
+            f"Column `{column}` of {place} has no label in {row_at(place, open_rows[0])} ({len(open_rows)} such rows"
+            f"{_listed(taken)}). Rounds are measured on labeled rows: name another `eval_split`, or remove these rows."
         )
-    if missing:
-        logger.info(f"{len(missing)} of {len(values)} rows of {place} have no label yet: they stay unlabeled.")
+    if told:
+        _tell(column, place, taken, len(values))
+        _tell_blanks(dataset, column, place)
     return with_label_column(dataset, column, values, targets)
 
 
 def with_label_column(dataset: Dataset, column: str, values: list[Any], targets: Targets) -> Dataset:
     """Return `dataset` with `values` as its only column of labels, ``labels``, in the place of `column`."""
     # A second label column would reach the model: collators rename `label` to `labels`.
-    replaced = [name for name in dict.fromkeys((column, "labels", "label")) if name in dataset.column_names]
-    return dataset.remove_columns(replaced).add_column("labels", values, feature=targets.feature)
+    others = [name for name in ("labels", "label") if name in dataset.column_names and name != column]
+    renamed = dataset.rename_columns({name: column_beside(name) for name in others})
+    return renamed.remove_columns(column).add_column("labels", values, feature=targets.feature)
 
 
-def by_place(pool: Dataset, evaluation: Mapping[str, Dataset]) -> dict[str, Dataset]:
+def by_place(pool: Dataset, evaluation: Mapping[str, Dataset], source: Source | None = None) -> dict[str, Dataset]:
     """Return all parts of the data under the names that messages have for them, the pool first."""
-    return {"the pool": pool, **{f"the evaluation set {name}".rstrip(): part for name, part in evaluation.items()}}
+    return {
+        Place("the pool", source): pool,
+        **{f"the evaluation set {name}".rstrip(): part for name, part in evaluation.items()},
+    }
 
 
 @dataclass(frozen=True)
@@ -154,35 +201,55 @@ NUMBERS = LabelKind(
 )
 
 
-def _class_values(dataset: Dataset, column: str) -> list[Any]:
-    """Return the labels of `column` as class names, lists of class names or of 0 and 1, or None where missing."""
+class _Missing(float):
+    """A number in a column of class numbers that stands for a missing one."""
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """A number in a column of class numbers that is none of them; it must not be read as the name of one."""
+
+    number: object
+
+    def __repr__(self) -> str:
+        return f"the class number {self.number}"
+
+
+def _plain_values(dataset: Dataset, column: str) -> Iterator[Any]:
+    """Yield what `column` holds, class numbers as the names that its type declares for them."""
     feature = dataset.features[column]
     item = item_feature(feature)
-    if item is not None:
-        read = item.int2str if isinstance(item, ClassLabel) else (lambda value: value)
-        return [row if row is None else [read(value) for value in row] for row in dataset[column]]
-    if isinstance(feature, ClassLabel):
-        names = dict(enumerate(feature.names))
-        return [
-            None if value is None or value in _MISSING_CLASSES else names.get(value, str(value))
-            for value in dataset[column]
-        ]
-    return [_class_name(value, column, row) for row, value in enumerate(dataset[column])]
+    kind = feature if item is None else item
+    values = dataset.with_format(None)[column]
+    if not isinstance(kind, ClassLabel):
+        yield from values
+        return
+    names = dict(enumerate(kind.names))
+
+    def name(number: Any) -> Any:
+        if number is None or (isinstance(number, int | float) and number in (MISSING_CLASS, MISSING)):
+            return None if number is None else _Missing(number)
+        return names.get(number, _Outside(number))
+
+    for value in values:
+        yield [name(number) for number in value] if isinstance(value, list) else name(value)
 
 
-def _class_name(value: object, column: str, row: int) -> str | list[Any] | None:
-    if value is None or isinstance(value, (str, list)):
-        return value
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, (int, float)) and value == int(value):
-        return None if value in _MISSING_CLASSES else str(int(value))
-    raise ValueError(
-        f"Column `{column}`, row {row}: {value!r} is no class. Classes are whole numbers or text; for a number to "
-        "predict use `task: text_regression` or `task: tabular_regression`."
-    )
+def _found(values: Iterable[object], column: str) -> list[str]:
+    """Return the names of the classes that are among `values`."""
+    try:
+        names = classes_found(values)
+    except ValueError as error:
+        raise ValueError(
+            f"Column `{column}`: {error}. For a number to predict use `task: text_regression` or `task: "
+            "tabular_regression`, or list the classes in `class_names`."
+        ) from None
+    if str(MISSING_CLASS) in names:
+        logger.warning(
+            f"Column `{column}`: -1 is taken to be a class, beside {listed(names[1:], 12)}. Where it means that a "
+            "label is missing, leave the cell empty, or list the classes in `class_names`."
+        )
+    return names
 
 
 def _declared(feature: Any) -> list[str] | None:
@@ -191,61 +258,80 @@ def _declared(feature: Any) -> list[str] | None:
     return list(found.names) if isinstance(found, ClassLabel) else None
 
 
-def _in_order(names: set[str]) -> list[str]:
-    if all(name.removeprefix("-").isdigit() for name in names):
-        return sorted(names, key=int)
-    return sorted(names)
-
-
 def _found_in_lists(rows: Sequence[list[Any]], column: str) -> list[str]:
     """Return the classes of rows that are lists of class names, or vectors of 0 and 1 with one entry per class."""
     items = {item for row in rows for item in row}
     if all(isinstance(item, str) for item in items):
-        return _in_order(items)
+        return in_order({item.strip() for item in items})
     if not items <= {0, 1}:
         raise ValueError(
             f"The lists of column `{column}` hold neither class names nor only 0 and 1 "
-            f"(found {sorted(items, key=str)[:5]}). "
+            f"(found {listed(sorted(items, key=str), 5)}). "
             "Write the names of the classes, or one 0 or 1 per class."
         )
     return [str(position) for position in range(max(map(len, rows)))]
 
 
-def _encode_class(value: object, index: dict[str, int], where: str) -> int:
+def _place(classes: Classes, value: object) -> int:
     if isinstance(value, list):
-        raise ValueError(f"{where}: found the list {value} among single labels. Write lists in every row, or in none.")
-    if value not in index:
-        raise _outside(str(value), index, where)
-    return index[str(value)]
+        raise ValueError(f"found the list {value} among single labels. Write lists in every row, or in none.")
+    try:
+        return classes.place(value)
+    except UnknownClass as error:
+        raise UnknownClass(f"{error} Correct the row, or list every class in `class_names`.") from None
 
 
-def _encode_set(value: object, index: dict[str, int], where: str) -> list[float]:
+def _set_of(classes: Classes, value: object) -> list[float]:
     if not isinstance(value, list):
-        raise ValueError(f"{where}: found {value!r} among lists of labels. Write lists in every row, or in none.")
-    if value and not isinstance(value[0], str):
-        if len(value) != len(index) or not set(value) <= {0, 1}:
-            raise ValueError(f"{where}: found {value}. Write one 0 or 1 for each of the {len(index)} classes.")
+        raise ValueError(f"found {value!r} among lists of labels. Write lists in every row, or in none.")
+    if value and not any(isinstance(item, str) for item in value):
+        if len(value) != len(classes) or not set(value) <= {0, 1}:
+            raise ValueError(f"found {value}. Write one 0 or 1 for each of the {len(classes)} classes, or their names.")
         return [float(item) for item in value]
-    for name in value:
-        if name not in index:
-            raise _outside(name, index, where)
-    return [float(name in value) for name in index]
+    chosen = {_place(classes, name) for name in value}
+    return [float(place in chosen) for place in range(len(classes))]
 
 
-def _outside(name: str, index: dict[str, int], where: str) -> ValueError:
-    near = did_you_mean(name, list(index))
-    return ValueError(
-        f"{where}: `{one_line(name)}` is outside the {len(index)} classes ({listed(index, 10)}).{near} "
-        "Correct the row, or list every class in `class_names`."
+def _number(value: object) -> float:
+    try:
+        number = math.nan if isinstance(value, bool | list) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(
+            f"found {value!r}, which is not a number. Correct the row; for classes use a task of classification."
+        )
+    return number
+
+
+def _shown_missing(value: object) -> str:
+    if isinstance(value, _Missing):
+        return plain_text(value)
+    if value is None or value != value:
+        return ""
+    return "empty text" if isinstance(value, str) and not value.strip() else repr(value)
+
+
+def _listed(taken: Mapping[str, int]) -> str:
+    """Return what was taken for missing beside nothing at all, with how often."""
+    found = [f"{count} times {value}" for value, count in taken.items() if value]
+    return f": {', '.join(found)}" if found else ""
+
+
+def _tell(column: str, place: str, taken: Mapping[str, int], size: int) -> None:
+    if not taken:
+        return
+    classes = any(value.strip("'") in ("-1", "-100") for value in taken)
+    remedy = " A number that is a class must be listed in `class_names`." if classes else ""
+    logger.info(
+        f"{sum(taken.values())} of {size} rows of {place} have no label yet: they stay unlabeled"
+        f"{_listed(taken)}.{remedy}"
     )
 
 
-def _number(value: object, column: str, row: int, place: str) -> float | None:
-    if value is None or value == _MISSING_NUMBER or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isinf(value):
-        raise ValueError(
-            f"Column `{column}` of {place} is not a number in row {row}: found {value!r}. "
-            "Correct the row; for classes use a task of classification."
-        )
-    return float(value)
+def _tell_blanks(dataset: Dataset, column: str, place: str) -> None:
+    if not is_text(dataset.features[column]):
+        return
+    found = sum(value is not None and value != value.strip() and bool(value.strip()) for value in dataset[column])
+    if found:
+        logger.info(f"{found} labels of {place} have blanks around them in `{column}`: these are taken off.")

@@ -1,0 +1,62 @@
+"""What messages call a row: its number, the line of the file where it stands, and the id that people gave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+
+from .shown_text import one_line
+
+
+def line_of_row(path: Path, row: int) -> int | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of a pool come from."""
+
+    pool: Dataset
+    """All rows, as they are stored."""
+    file: Path | None = None
+    """The one file that they are all of the rows of, in its order."""
+    id_column: str | None = None
+    """Column that names each row for people."""
+
+    def details(self, row: int) -> str:
+        """Return what is known of `row` beside its number, such as ``(mine.csv, line 7, id A-3)``."""
+        if not 0 <= row < len(self.pool):
+            return ""
+        parts = []
+        if self.file is not None:
+            line = line_of_row(self.file, row)
+            parts += [self.file.name, *([] if line is None else [f"line {line}"])]
+        if self.id_column is not None:
+            name = self.pool.select_columns([self.id_column]).with_format(None)[row][self.id_column]
+            parts.append(f"{self.id_column} {one_line(name)}")
+        return f" ({', '.join(parts)})" if parts else ""
+
+
+class Place(str):
+    """The name of a part of the data, such as "the pool", that can say where its rows stand."""
+
+    source: Source | None
+
+    def __new__(cls, name: str, source: Source | None = None) -> Place:
+        """Return the name; `source` is where the rows of the part come from, as far as that is known."""
+        place = super().__new__(cls, name)
+        place.source = source
+        return place
+
+
+def row_at(place: str, row: int) -> str:
+    """Return what messages call row number `row` of the part `place`.
+
+    Example:
+        >>> row_at("the pool", 3)
+        'row 3'
+    """
+    source = getattr(place, "source", None)
+    return f"row {row}" if source is None else f"row {row}{source.details(row)}"
