@@ -2,62 +2,35 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Dataset, Features, Value
 from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
 from ..arguments import DataArguments, ModelArguments
-from ..labeled_split import LABEL_COLUMNS
 from ..loading import load_model_config
 from ..observables import features, probabilities
-from ..query_file import FILE_ROW
 from ..shown_text import listed
-from .base import CLASSES_ALONE, Collator, Task, stack_column
-from .columns import require_column
+from .base import CLASSES_ALONE, Collator, Prepared, Task, stack_column
+from .table_columns import INPUT, is_category, is_number, table_columns, trained_columns
 from .tabular_model import TabularMLPConfig, TabularMLPForPrediction
-from .tabular_processor import TabularProcessor, as_categories, as_numbers
+from .tabular_processor import TabularProcessor, as_numbers
 from .target_scale import ScaleTargets
 from .targets import CLASSES, MULTI_LABEL, NUMBERS, REGRESSION, SINGLE_LABEL, LabelKind, Targets, with_targets
 
 logger = logging.get_logger(__name__)
-
-_INPUT = "features"
-_FEW_ROWS = 20  # so few may be all different by chance
-
-
-def table_columns(dataset: Dataset, arguments: DataArguments, label_column: str) -> tuple[str, ...]:
-    """Return the columns asked for, else all; without those to ignore, labels, and the numbers of rows in a file."""
-    if _INPUT in dataset.column_names:
-        raise ValueError(f"The data has a column `{_INPUT}`, the name of the model's input. Rename the column.")
-    asked, ignored = arguments.feature_columns, arguments.ignore_columns or []
-    roles = {"feature_columns": asked or [], "ignore_columns": ignored}
-    roles["categorical_columns"] = arguments.categorical_columns or []
-    for role, names in roles.items():
-        for name in names:
-            require_column(dataset, name, role)
-    if label_column in (asked or []):
-        raise ValueError(f"`feature_columns` names the label, `{label_column}`. Leave it out.")
-    without = {label_column, *LABEL_COLUMNS, FILE_ROW, *ignored}
-    columns = tuple(name for name in asked or dataset.column_names if name not in without)
-    if not columns:
-        raise ValueError(
-            f"No input column is left of: {listed(dataset.column_names)}. Name some with `feature_columns`, or "
-            "fewer with `ignore_columns`."
-        )
-    return columns
 
 
 def require_table(dataset: Dataset, columns: Sequence[str], place: str) -> None:
     """Refuse a column that holds neither numbers nor categories, and the first number that is infinite."""
     for name in columns:
         kind = dataset.features[name]
-        if _is_number(kind):
+        if is_number(kind):
             as_numbers(dataset[name][:], f"Column `{name}` of {place}")
-        elif not _is_category(kind) and kind != Value("null"):
+        elif not is_category(kind) and kind != Value("null"):
             raise ValueError(
                 f"Column `{name}` of {place} holds neither numbers nor text: found {_shown(kind)}. Turn it into one of "
                 f"them, or leave it out: `ignore_columns: [{name}]`."
@@ -88,17 +61,10 @@ def fit_processor(processor: TabularProcessor, pool: Dataset, columns: Sequence[
     """Fit a processor that comes from no trained model to the inputs of the pool, labeled and unlabeled rows alike."""
     if processor.columns:
         return
-    kinds = {name: pool.features[name] for name in columns}
-    categories = [name for name in columns if _is_category(kinds[name])]
-    table = pool.select_columns(list(columns))[:]
-    for name in columns:
-        _require_categories(table[name], name) if name in categories else _tell_row_numbers(table[name], name)
+    categories = [name for name in columns if is_category(pool.features[name])]
     coded = [name for name in arguments.categorical_columns or [] if name in columns]
-    processor.fit(table, [*categories, *coded])
-    logger.info(
-        f"{len(columns)} columns are {processor.num_features} features: {len(processor.numbers)} numbers, and "
-        f"{processor.num_features - len(processor.numbers)} values of {len(processor.categories)} categories."
-    )
+    processor.fit(pool.select_columns(list(columns))[:], [*categories, *coded])
+    logger.info(_described(processor))
 
 
 def encode_table(
@@ -107,16 +73,16 @@ def encode_table(
     """Return `dataset` with ``features``, (F,) float32, of the columns that `processor` was fitted to."""
 
     def encode(rows: Mapping[str, Sequence[Any]], numbers: Sequence[int]) -> dict[str, Any]:
-        return {_INPUT: processor(rows, first_row=numbers[0])[_INPUT]}
+        return {INPUT: processor(rows, first_row=numbers[0])[INPUT]}
 
-    kinds = Features({**dataset.features, _INPUT: SequenceFeature(Value("float32"))})
+    kinds = Features({**dataset.features, INPUT: SequenceFeature(Value("float32"))})
     encoded = dataset.map(encode, with_indices=True, batched=True, features=kinds, desc="Reading rows")
-    return encoded.with_format("numpy", columns=[_INPUT], output_all_columns=True)
+    return encoded.with_format("numpy", columns=[INPUT], output_all_columns=True)
 
 
 def stack_rows(processor: TabularProcessor) -> Collator:
     """Return what stacks rows to a batch, with their labels where they have some."""
-    return stack_column(_INPUT)
+    return stack_column(INPUT)
 
 
 def with_numbers(dataset: Dataset, column: str, targets: Targets, place: str, complete: bool) -> Dataset:
@@ -125,24 +91,6 @@ def with_numbers(dataset: Dataset, column: str, targets: Targets, place: str, co
         numbers = [_number(value, column, row, place) for row, value in enumerate(dataset[column])]
         dataset = dataset.remove_columns(column).add_column(column, numbers, feature=Value("float64"))
     return with_targets(dataset, column, targets, place, complete)
-
-
-def _require_categories(values: Sequence[Any], name: str) -> None:
-    known = [value for value in as_categories(values) if value]
-    if len(known) >= _FEW_ROWS and len(set(known)) == len(known):
-        raise ValueError(
-            f"Column `{name}` of the pool has another text in each of its {len(known):,} rows, such as {known[0]!r}: "
-            f"nothing is learned from that. Leave it out: `ignore_columns: [{name}]`."
-        )
-
-
-def _tell_row_numbers(values: Sequence[Any], name: str) -> None:
-    whole = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
-    if whole and len(values) >= _FEW_ROWS and all(a < b for a, b in itertools.pairwise(values)):
-        logger.warning(
-            f"Column `{name}` rises from row to row. If it only numbers the rows, leave it out: "
-            f"`ignore_columns: [{name}]`."
-        )
 
 
 def _number(value: str | None, column: str, row: int, place: str) -> float | None:
@@ -157,19 +105,50 @@ def _number(value: str | None, column: str, row: int, place: str) -> float | Non
         ) from None
 
 
-def _is_number(kind: Any) -> bool:
-    return isinstance(kind, Value) and kind.dtype.startswith(("int", "uint", "float", "bool", "decimal"))
-
-
-def _is_category(kind: Any) -> bool:
-    return isinstance(kind, ClassLabel) or (isinstance(kind, Value) and kind.dtype in ("string", "large_string"))
+def _described(processor: TabularProcessor) -> str:
+    """Return what the inputs are, by name."""
+    parts = {"numbers": processor.numbers, "categories": processor.categories}
+    named = [
+        f"{what} ({len(found)}): {listed(entry['column'] for entry in found)}" for what, found in parts.items() if found
+    ]
+    return f"Inputs: {'; '.join(named)}. Together {processor.num_features} features."
 
 
 def _shown(kind: Any) -> str:
     return str(kind.dtype) if isinstance(kind, Value) else type(kind).__name__
 
 
-TABULAR_REGRESSION = Task(
+@dataclass(frozen=True)
+class TableTask(Task):
+    """A task whose inputs, where the model is trained already, are the columns that it was trained with."""
+
+    def prepare(
+        self,
+        pool: Dataset,
+        evaluation: Dataset | Mapping[str, Dataset],
+        processor: Any,
+        arguments: DataArguments,
+        label_column: str | None = None,
+    ) -> Prepared:
+        """Do what `Task.prepare` does."""
+        return Task.prepare(self._of(processor), pool, evaluation, processor, arguments, label_column)
+
+    def prepare_query(
+        self, pool: Dataset, processor: Any, arguments: DataArguments, config: Any, label_column: str | None = None
+    ) -> Prepared:
+        """Do what `Task.prepare_query` does."""
+        return Task.prepare_query(self._of(processor), pool, processor, arguments, config, label_column)
+
+    def _of(self, processor: TabularProcessor) -> TableTask:
+        def find(dataset: Dataset, arguments: DataArguments, label_column: str) -> tuple[str, ...]:
+            columns = trained_columns(processor, dataset, arguments, label_column)
+            logger.info(f"As the model was trained. {_described(processor)}")
+            return columns
+
+        return replace(self, find_columns=find) if processor.columns else self
+
+
+TABULAR_REGRESSION = TableTask(
     name="tabular_regression",
     load_processor=table_processor,
     auto_model=TabularMLPForPrediction,
@@ -185,7 +164,7 @@ TABULAR_REGRESSION = Task(
     model_fields=lambda processor: {"num_features": processor.num_features},
     callbacks=lambda: (ScaleTargets(),),
 )
-TABULAR_CLASSIFICATION = Task(
+TABULAR_CLASSIFICATION = TableTask(
     name="tabular_classification",
     load_processor=table_processor,
     auto_model=TabularMLPForPrediction,
