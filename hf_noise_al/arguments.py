@@ -96,7 +96,11 @@ class DataArguments:
     )
     image_column: str | None = field(default=None, metadata={"help": "Column of the image."})
     feature_columns: list[str] | None = field(
-        default=None, metadata={"help": "Input columns of a tabular task; default: all but the label."}
+        default=None,
+        metadata={
+            "help": "Input columns of a tabular task; default: all but the label and what only names or numbers "
+            "the rows."
+        },
     )
     ignore_columns: list[str] | None = field(
         default=None, metadata={"help": "Columns that are no input of a tabular task, such as row numbers and names."}

@@ -96,6 +96,20 @@ def test_an_image_that_cannot_be_read_is_refused_with_its_row(bad: Any, reason: 
         prepare_images(good, stored(*files))
 
 
+@pytest.mark.parametrize(("nothing", "shape"), [([], r"\(0,\)"), ([[], []], r"\(2, 0\)")])
+def test_an_array_without_pixels_is_refused_with_its_row(nothing: list[Any], shape: str) -> None:
+    array = np.full((8, 8), 100).tolist()
+    good, bad = (Dataset.from_dict({"image": [array, image], "label": [0, 1]}) for image in (array, nothing))
+    message = f"Column `image`, row 1 is no image: an array of shape {shape}"
+    with pytest.raises(ValueError, match=f"^In the pool: {message}"):
+        prepare_images(bad, good)
+    with pytest.raises(ValueError, match=f"^In the evaluation set: {message}"):
+        prepare_images(good, bad)
+    processor = load_image_processor(ModelArguments(model_config={"model_type": "small_cnn"}), 8)
+    with pytest.raises(ValueError, match=f"^In the pool: {message}"):
+        TASK.prepare_query(bad, processor, DataArguments(dataset_name="x"), ConvNextConfig(num_labels=2))
+
+
 def test_the_command_refuses_it_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     DatasetDict({"train": stored(png(), png(), b"broken"), "validation": stored(png())}).save_to_disk(tmp_path / "data")
     small = {"model_type": "small_cnn", "image_size": 16}

@@ -73,6 +73,9 @@ def test_a_palette_is_read_by_its_numbers_not_its_colors() -> None:
         ([[1, 2], [3]], "Row 1 is no mask: found list. Store a PNG, or rows of whole numbers of equal length"),
         ("hello", "Row 1 is no mask: found str"),
         ({"bytes": b"\x89PNG", "path": "a.png"}, "Row 1: the image does not decode"),
+        ({"bytes": b"", "path": None}, r"Row 1: the image does not decode \(cannot identify image file\)\. Replace"),
+        ([], r"Row 1 is no mask: found float64 numbers of shape \(0,\)"),
+        ([[], []], r"Row 1 is no mask: found float64 numbers of shape \(2, 0\)"),
     ],
 )
 def test_what_is_no_mask_is_refused(value: Any, message: str) -> None:

@@ -11,7 +11,8 @@ def test_a_row_is_told_with_what_is_known_of_it(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     file.write_text('key,text\nA,"two\nlines"\n\nB,b\n')
     pool = Dataset.from_dict({"key": ["A", "B\n"], "text": ["two\nlines", "b"]})
-    assert row_at("the pool", 1) == row_at(Place("the pool"), 1) == row_at(Place("the pool", Source(pool)), 1) == "row 1"
+    assert row_at("the pool", 1) == row_at(Place("the pool"), 1) == "row 1"
+    assert row_at(Place("the pool", Source(pool)), 1) == "row 1"
     assert row_at(Place("the pool", Source(pool, id_column="key")), 1) == "row 1 (key B )"
     assert row_at(Place("the pool", Source(pool, file, "key")), 1) == "row 1 (mine.csv, line 5, key B )"
     assert row_at(Place("the pool", Source(pool, file)), 0) == "row 0 (mine.csv, line 2)"

@@ -278,6 +278,19 @@ def test_an_image_that_does_not_decode_is_refused_with_its_file(tmp_path: Path) 
         prepared(pool, image_size=16)
 
 
+@pytest.mark.parametrize(("column", "what"), [("image", "an array"), ("mask", "float64 numbers")])
+def test_images_and_masks_without_pixels_are_refused_with_their_row(column: str, what: str) -> None:
+    scenes = make_scenes(2, sizes=[(12, 20)])
+    good = {name: [np.asarray(row[name]).tolist() for row in scenes] for name in ("image", "mask")}
+    pool, bad = (Dataset.from_dict(rows) for rows in (good, {**good, column: [good[column][0], [[], []]]}))
+    task, arguments = TASKS["segmentation"], DataArguments(dataset_name="x", void_label=[VALUE_OF_VOID])
+    model = ModelArguments(model_config={"model_type": "resnet", **CONFIGS["resnet"]})
+    processor = task.load_processor(model, arguments, pool)
+    for place, parts in {"the pool": (bad, pool), "the evaluation set": (pool, bad)}.items():
+        with pytest.raises(ValueError, match=rf"`{column}` of {place}, row 1 is no .*: .*{what} of shape \(2, 0"):
+            task.prepare(*parts, processor, arguments, "mask")
+
+
 def test_images_and_masks_may_be_arrays() -> None:
     scenes = make_scenes(2, sizes=[(12, 20)])
     arrays = {name: [np.asarray(row[name]).tolist() for row in scenes] for name in ("image", "mask")}

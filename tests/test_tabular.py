@@ -62,11 +62,37 @@ def test_rows_become_features_whatever_their_labels_and_the_evaluation_rows_are(
 def test_columns_can_be_chosen_ignored_and_read_as_categories(caplog: pytest.LogCaptureFixture) -> None:
     pool = table(30, code=[row % 2 for row in range(30)], number=list(range(30)))
     with caplog.at_level(logging.INFO, "hf_noise_al"):
-        assert read(pool)[1].columns == ("area", "code", "number", "street")
-    assert "Column `number` rises from row to row" in caplog.text
-    assert "4 columns are 6 features: 3 numbers, and 3 values of 1 categories" in caplog.text
+        assert read(pool)[1].columns == ("area", "code", "street")
+    assert "Left out of the inputs: `number` (numbers the rows)" in caplog.text
+    assert "Inputs: numbers (2): area, code; categories (1): street. Together 5 features." in caplog.text
     assert read(pool, ignore_columns=["number", "area"])[1].columns == ("code", "street")
     assert read(pool, feature_columns=["code", "area"], categorical_columns=["code"])[1].columns == ("area", "code")
+
+
+def test_evaluation_rows_need_no_index_and_an_index_of_theirs_alone_stays_an_input() -> None:
+    others = table(30, number=list(range(30)))
+    assert read(table(30, **{"Unnamed: 0": [3] * 30, "number": [5] * 30}), others)[1].columns == (
+        *("area", "number"),
+        "street",
+    )
+
+
+def test_a_long_list_of_inputs_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "hf_noise_al"):
+        read(table(**{f"c{number}": [number] * 8 for number in range(60)}))
+    assert "Inputs: numbers (61): area, c0, " in caplog.text
+    assert "c48, ...; categories (1): street. Together 64 features." in caplog.text
+
+
+def test_a_row_without_any_input_reads_as_the_medians_and_missing_categories() -> None:
+    pool = table(9, area=[None, *range(8)], street=[None, *"ababab", "a", "a"])
+    ready, processor = read(pool)
+    own = processor({"area": [3.5], "street": [None]})["features"]
+    assert np.array_equal(ready.pool["features"][0], own[0])
+    assert own[0, 1:].tolist() == [1, 0, 0]
+    whole = table(9, area=list(range(9)), street=["a", "b"] * 4 + ["a"])
+    ready, _ = read(whole, pool)  # where the pool has no gap, a missing category is none of those seen
+    assert ready.evaluation[""]["features"][0].tolist()[1:] == [0, 0]
 
 
 def test_a_fitted_processor_is_used_as_it_is() -> None:
@@ -95,13 +121,6 @@ def test_a_fitted_processor_is_used_as_it_is() -> None:
 def test_tables_that_cannot_be_read_are_refused(columns: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read(table(**columns), **settings)
-
-
-def test_a_text_that_is_another_in_each_row_is_refused() -> None:
-    names = table(20, name=[f"house {row}" for row in range(20)])
-    with pytest.raises(ValueError, match=r"`name` of the pool has another text in each of its 20 rows, such as 'house"):
-        read(names)
-    assert "name" not in read(names, ignore_columns=["name"])[1].columns
 
 
 def test_evaluation_rows_that_do_not_fit_the_pool_are_refused() -> None:
@@ -183,6 +202,11 @@ def test_a_run_leaves_a_model_and_a_processor_that_a_query_takes_up(
     assert main(words) == 0
     assert "4 of " in capsys.readouterr().out
     assert len((tmp_path / "next" / "queries" / "round-00.jsonl").read_text().splitlines()) == 4
+    others = [*words[:-1], str(tmp_path / "third"), "--dataset_name", str(tmp_path / "other.csv")]
+    lines = [f"{row},{row + 1},{row},{'ab'[row % 2]},1.5," for row in range(30)]  # ``b`` only numbers these
+    (tmp_path / "other.csv").write_text("\n".join([",Id,b,kind,a,price", *lines]))
+    assert main(others) == 0
+    assert "Inputs: numbers (2): a, b; categories (1): kind. Together 4 features." in capsys.readouterr().err
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(recipe: Path, tmp_path: Path) -> None:

@@ -139,6 +139,24 @@ def test_what_cannot_be_tagged_is_refused_with_its_row(
         prepare(tiny_tokenizer, tags, **settings)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([["a"], []], "Column `tokens` of {place} is not a list of words in row 1: found no words"),
+        ([["a"], ["", ""]], "In {place}: The tokenizer finds nothing in row 1: none of its words in `tokens` has a"),
+    ],
+)
+def test_rows_without_words_are_refused_wherever_they_are(
+    tiny_tokenizer: PreTrainedTokenizerFast, words: list[Any], message: str
+) -> None:
+    bad = rows_of([[0], [0] * len(words[1])], words)
+    with pytest.raises(ValueError, match=message.format(place="the evaluation set")):
+        prepare(tiny_tokenizer, TAGGED, bad)
+    config = BertConfig(num_labels=4, id2label=dict(enumerate(NAMES)))
+    with pytest.raises(ValueError, match=message.format(place="the pool")):
+        TASK.prepare_query(bad, tiny_tokenizer, DataArguments(dataset_name="x"), config)
+
+
 def test_texts_that_are_not_split_are_refused(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     rows = Dataset.from_dict({"tokens": ["the dog", "a cat"], "tags": [[0, 1], [0, 1]]})
     with pytest.raises(ValueError, match="not a list of words in row 0: found 'the dog'. Split texts into words"):

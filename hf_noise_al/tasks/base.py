@@ -89,6 +89,8 @@ class Task:
     """Problem type -> names of its metrics."""
     label_columns: tuple[str, ...] = LABELS
     """Names of the label column where none is asked for, the first that is there."""
+    columns_of_model: Callable[[Any, Dataset, DataArguments, str], tuple[str, ...] | None] = lambda *_: None
+    """(processor, data, arguments, label column) -> the columns that a trained model reads; None where any will do."""
     check_labels: Callable[[Dataset, Sequence[str], str], None] = lambda data, columns, place: None
     """(data with its column ``labels``, columns, place) -> nothing; refuses labels that do not fit their rows."""
     load_metrics: Callable[..., Any] = load_metrics
@@ -142,7 +144,7 @@ class Task:
         """
         sets = {"": evaluation} if isinstance(evaluation, Dataset) else dict(evaluation)
         column = find_label_column(pool, label_column, self.label_columns)
-        inputs = self.find_columns(pool, arguments, column)
+        inputs = self._inputs(pool, processor, arguments, column)
         places = by_place(pool, sets, source)
         for place, part in places.items():
             _require_same_columns(part, (*inputs, column), place)
@@ -177,11 +179,15 @@ class Task:
         if label_column is None and not set(self.label_columns) & set(pool.column_names):
             pool = pool.add_column("labels", [None] * len(pool))
         column = find_label_column(pool, label_column, self.label_columns)
-        inputs = self.find_columns(pool, arguments, column)
+        inputs = self._inputs(pool, processor, arguments, column)
         place = Place("the pool", source)
         self.check(pool, inputs, place)
         targets = arrange(self.labels.trained(pool, column, config, arguments))
         return Prepared(self._finish(pool, column, targets, inputs, processor, arguments, place), {}, targets)
+
+    def _inputs(self, pool: Dataset, processor: Any, arguments: DataArguments, column: str) -> tuple[str, ...]:
+        trained = self.columns_of_model(processor, pool, arguments, column)
+        return self.find_columns(pool, arguments, column) if trained is None else trained
 
     def _finish(
         self,

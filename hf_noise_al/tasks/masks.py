@@ -139,7 +139,8 @@ def _opened(value: Mapping[str, Any]) -> PIL.Image.Image:
 
 
 def _does_not_decode(where: str, error: BaseException) -> ValueError:
-    return ValueError(f"{where}: the image does not decode ({error}). Replace the file, or remove the row.")
+    reason = str(error).split(" <_io")[0]  # what follows is where the bytes were in memory
+    return ValueError(f"{where}: the image does not decode ({reason}). Replace the file, or remove the row.")
 
 
 def _numbers_of(image: PIL.Image.Image, where: str) -> Mask:

@@ -2,61 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Dataset, Features, Value
 from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
 from ..arguments import DataArguments, ModelArguments
-from ..labeled_split import LABEL_COLUMNS
 from ..loading import load_model_config
 from ..observables import features, probabilities
 from ..shown_text import listed
 from .base import CLASSES_ALONE, Collator, Task, stack_column
-from .columns import require_column
+from .table_columns import INPUT, is_category, is_number, table_columns, trained_columns
 from .tabular_model import TabularMLPConfig, TabularMLPForPrediction
-from .tabular_processor import TabularProcessor, as_categories, as_numbers
+from .tabular_processor import TabularProcessor, as_numbers
 from .target_scale import ScaleTargets
-from .targets import CLASSES, MULTI_LABEL, NUMBERS, REGRESSION, SINGLE_LABEL, LabelKind, Targets, with_targets
+from .targets import CLASSES, MULTI_LABEL, NUMBERS, REGRESSION, SINGLE_LABEL
 
 logger = logging.get_logger(__name__)
-
-_INPUT = "features"
-_FEW_ROWS = 20  # so few may be all different by chance
-
-
-def table_columns(dataset: Dataset, arguments: DataArguments, label_column: str) -> tuple[str, ...]:
-    """Return the columns asked for, else all; without those to ignore, labels, and the numbers of rows in a file."""
-    if _INPUT in dataset.column_names:
-        raise ValueError(f"The data has a column `{_INPUT}`, the name of the model's input. Rename the column.")
-    asked, ignored = arguments.feature_columns, arguments.ignore_columns or []
-    roles = {"feature_columns": asked or [], "ignore_columns": ignored}
-    roles["categorical_columns"] = arguments.categorical_columns or []
-    for role, names in roles.items():
-        for name in names:
-            require_column(dataset, name, role)
-    if label_column in (asked or []):
-        raise ValueError(f"`feature_columns` names the label, `{label_column}`. Leave it out.")
-    without = {label_column, *LABEL_COLUMNS, *ignored}
-    columns = tuple(name for name in asked or dataset.column_names if name not in without)
-    if not columns:
-        raise ValueError(
-            f"No input column is left of: {listed(dataset.column_names)}. Name some with `feature_columns`, or "
-            "fewer with `ignore_columns`."
-        )
-    return columns
 
 
 def require_table(dataset: Dataset, columns: Sequence[str], place: str) -> None:
     """Refuse a column that holds neither numbers nor categories, and the first number that is infinite."""
     for name in columns:
         kind = dataset.features[name]
-        if _is_number(kind):
+        if is_number(kind):
             as_numbers(dataset[name][:], f"Column `{name}` of {place}")
-        elif not _is_category(kind) and kind != Value("null"):
+        elif not is_category(kind) and kind != Value("null"):
             raise ValueError(
                 f"Column `{name}` of {place} holds neither numbers nor text: found {_shown(kind)}. Turn it into one of "
                 f"them, or leave it out: `ignore_columns: [{name}]`."
@@ -87,17 +60,10 @@ def fit_processor(processor: TabularProcessor, pool: Dataset, columns: Sequence[
     """Fit a processor that comes from no trained model to the inputs of the pool, labeled and unlabeled rows alike."""
     if processor.columns:
         return
-    kinds = {name: pool.features[name] for name in columns}
-    categories = [name for name in columns if _is_category(kinds[name])]
-    table = pool.select_columns(list(columns))[:]
-    for name in columns:
-        _require_categories(table[name], name) if name in categories else _tell_row_numbers(table[name], name)
+    categories = [name for name in columns if is_category(pool.features[name])]
     coded = [name for name in arguments.categorical_columns or [] if name in columns]
-    processor.fit(table, [*categories, *coded])
-    logger.info(
-        f"{len(columns)} columns are {processor.num_features} features: {len(processor.numbers)} numbers, and "
-        f"{processor.num_features - len(processor.numbers)} values of {len(processor.categories)} categories."
-    )
+    processor.fit(pool.select_columns(list(columns))[:], [*categories, *coded])
+    logger.info(_described(processor))
 
 
 def encode_table(
@@ -106,66 +72,40 @@ def encode_table(
     """Return `dataset` with ``features``, (F,) float32, of the columns that `processor` was fitted to."""
 
     def encode(rows: Mapping[str, Sequence[Any]], numbers: Sequence[int]) -> dict[str, Any]:
-        return {_INPUT: processor(rows, first_row=numbers[0])[_INPUT]}
+        return {INPUT: processor(rows, first_row=numbers[0])[INPUT]}
 
-    kinds = Features({**dataset.features, _INPUT: SequenceFeature(Value("float32"))})
+    kinds = Features({**dataset.features, INPUT: SequenceFeature(Value("float32"))})
     encoded = dataset.map(encode, with_indices=True, batched=True, features=kinds, desc="Reading rows")
-    return encoded.with_format("numpy", columns=[_INPUT], output_all_columns=True)
+    return encoded.with_format("numpy", columns=[INPUT], output_all_columns=True)
 
 
 def stack_rows(processor: TabularProcessor) -> Collator:
     """Return what stacks rows to a batch, with their labels where they have some."""
-    return stack_column(_INPUT)
+    return stack_column(INPUT)
 
 
-def with_numbers(dataset: Dataset, column: str, targets: Targets, place: str, complete: bool) -> Dataset:
-    """Return what `with_targets` does, also where one value that is no number made a file's column text."""
-    if dataset.features[column] in (Value("string"), Value("large_string")):
-        numbers = [_number(value, column, row, place) for row, value in enumerate(dataset[column])]
-        dataset = dataset.remove_columns(column).add_column(column, numbers, feature=Value("float64"))
-    return with_targets(dataset, column, targets, place, complete)
-
-
-def _require_categories(values: Sequence[Any], name: str) -> None:
-    known = [value for value in as_categories(values) if value]
-    if len(known) >= _FEW_ROWS and len(set(known)) == len(known):
-        raise ValueError(
-            f"Column `{name}` of the pool has another text in each of its {len(known):,} rows, such as {known[0]!r}: "
-            f"nothing is learned from that. Leave it out: `ignore_columns: [{name}]`."
-        )
-
-
-def _tell_row_numbers(values: Sequence[Any], name: str) -> None:
-    whole = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
-    if whole and len(values) >= _FEW_ROWS and all(a < b for a, b in itertools.pairwise(values)):
-        logger.warning(
-            f"Column `{name}` rises from row to row. If it only numbers the rows, leave it out: "
-            f"`ignore_columns: [{name}]`."
-        )
-
-
-def _number(value: str | None, column: str, row: int, place: str) -> float | None:
-    if value is None or not value.strip():
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        raise ValueError(
-            f"Column `{column}` of {place} is not a number in row {row}: found {value!r}. Correct the row; for classes "
-            "use `task: tabular_classification`."
-        ) from None
-
-
-def _is_number(kind: Any) -> bool:
-    return isinstance(kind, Value) and kind.dtype.startswith(("int", "uint", "float", "bool", "decimal"))
-
-
-def _is_category(kind: Any) -> bool:
-    return isinstance(kind, ClassLabel) or (isinstance(kind, Value) and kind.dtype in ("string", "large_string"))
+def _described(processor: TabularProcessor) -> str:
+    """Return what the inputs are, by name."""
+    parts = {"numbers": processor.numbers, "categories": processor.categories}
+    named = [
+        f"{what} ({len(found)}): {listed(entry['column'] for entry in found)}" for what, found in parts.items() if found
+    ]
+    return f"Inputs: {'; '.join(named)}. Together {processor.num_features} features."
 
 
 def _shown(kind: Any) -> str:
     return str(kind.dtype) if isinstance(kind, Value) else type(kind).__name__
+
+
+def columns_of_model(
+    processor: TabularProcessor, dataset: Dataset, arguments: DataArguments, label_column: str
+) -> tuple[str, ...] | None:
+    """Return the columns that a trained model reads, whatever else the data has; None for a new one."""
+    if not processor.columns:
+        return None
+    columns = trained_columns(processor, dataset, arguments, label_column)
+    logger.info(f"As the model was trained. {_described(processor)}")
+    return columns
 
 
 TABULAR_REGRESSION = Task(
@@ -173,8 +113,9 @@ TABULAR_REGRESSION = Task(
     load_processor=table_processor,
     auto_model=TabularMLPForPrediction,
     observable=features,
-    labels=LabelKind(NUMBERS.read, NUMBERS.trained, with_numbers),
+    labels=NUMBERS,
     find_columns=table_columns,
+    columns_of_model=columns_of_model,
     check=require_table,
     encode=encode_table,
     collator=stack_rows,
@@ -191,6 +132,7 @@ TABULAR_CLASSIFICATION = Task(
     observable=probabilities,
     labels=CLASSES,
     find_columns=table_columns,
+    columns_of_model=columns_of_model,
     check=require_table,
     encode=encode_table,
     collator=stack_rows,

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow.compute
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..arguments import DataArguments, ModelArguments
 from ..loading import load_tokenizer
+from ..shown_text import listed
 from .base import Collator
 from .columns import find_text_columns
+
+logger = logging.get_logger(__name__)
+
+_STAND_INS = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "unk_token_id", "pad_token_id")
+"""Tokens that can stand where a text has none, best first."""
 
 
 def text_columns(dataset: Dataset, arguments: DataArguments, label_column: str) -> tuple[str, ...]:
@@ -27,13 +35,26 @@ def text_processor(model: ModelArguments, arguments: DataArguments, pool: Datase
 def tokenize(
     dataset: Dataset, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
 ) -> Dataset:
-    """Return `dataset` with the tokens of `columns`, cut to the length that arguments and model allow, not padded."""
+    """Return `dataset` with the tokens of `columns`, cut to the length that arguments and model allow, not padded.
+
+    A row of which the tokenizer makes no token, as GPT-2's does of an empty text, gets one that says nothing.
+
+    Raises:
+        ValueError: there is such a row, and the tokenizer has no token of that kind.
+    """
     length = min(arguments.max_seq_length, tokenizer.model_max_length)
 
     def encode(rows: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         return dict(tokenizer(*(list(rows[name]) for name in columns), truncation=True, max_length=length))
 
-    return dataset.map(encode, batched=True, desc="Tokenizing")
+    return _with_a_token(dataset.map(encode, batched=True, desc="Tokenizing"), columns, tokenizer)
+
+
+def lengths(dataset: Dataset, name: str) -> list[int | None]:
+    """Return how long each list of a column is, None where there is none."""
+    column = dataset.with_format("arrow").select_columns([name])[:].column(name)
+    found: list[int | None] = pyarrow.compute.list_value_length(column).to_pylist()
+    return found
 
 
 def padding_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
@@ -44,3 +65,36 @@ def padding_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
         tokenizer.pad_token = tokenizer.eos_token
     collator: Collator = DataCollatorWithPadding(tokenizer)
     return collator
+
+
+def _with_a_token(encoded: Dataset, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Return `encoded` with one token, attended to, in each row that has none."""
+    first = tokenizer.model_input_names[0]
+    empty = [row for row, length in enumerate(lengths(encoded, first)) if not length]
+    if not empty:
+        return encoded
+    token = _stand_in(tokenizer)
+    if token is None:
+        texts = " and ".join(repr(encoded[empty[0]][name]) for name in columns)
+        raise ValueError(
+            f"Column `{'`, `'.join(columns)}`, row {empty[0]}: the tokenizer makes no token of {texts}, and has none "
+            f"to put there ({len(empty)} such rows). Fill or remove such rows."
+        )
+    of_one_token = {first: token, "attention_mask": 1}
+    names = [name for name in tokenizer.model_input_names if name in encoded.column_names]
+
+    def fill(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: row[name] or [of_one_token.get(name, 0)] for name in names}
+
+    logger.info(
+        f"{len(empty)} of {len(encoded)} rows hold no token, as row {empty[0]} does: each gets one, "
+        f"{listed([tokenizer.convert_ids_to_tokens(token)])}."
+    )
+    return encoded.map(fill, desc="Filling empty texts")
+
+
+def _stand_in(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return a token that stands where a text has none, if there is one, and one that is no padding."""
+    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    found = [token for token in (getattr(tokenizer, name, None) for name in _STAND_INS) if token is not None]
+    return next((token for token in found if token != padding), found[0] if found else None)

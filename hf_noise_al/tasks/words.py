@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pyarrow.compute
 import torch
 from datasets import Dataset, Value
 from transformers import PreTrainedTokenizerBase
@@ -19,7 +18,7 @@ from ..observables import WORD_STARTS
 from ..shown_text import listed
 from .base import Collator
 from .columns import require_column
-from .text import padding_collator
+from .text import lengths, padding_collator
 
 logger = logging.get_logger(__name__)
 
@@ -57,7 +56,7 @@ def require_words(dataset: Dataset, columns: Sequence[str], place: str) -> None:
 
 def require_a_tag_per_word(dataset: Dataset, columns: Sequence[str], place: str) -> None:
     """Refuse the first row with another number of tags than of words."""
-    words, tags = (_lengths(dataset, name) for name in (columns[0], "labels"))
+    words, tags = (lengths(dataset, name) for name in (columns[0], "labels"))
     for row, (expected, found) in enumerate(zip(words, tags, strict=True)):
         if found is not None and found != expected:
             raise ValueError(
@@ -174,9 +173,3 @@ def _tell_what_is_left_out(encoded: Dataset, name: str) -> None:
 def _holds_lists_of_text(dataset: Dataset, name: str) -> bool:
     item = item_feature(dataset.features[name])
     return isinstance(item, Value) and item.dtype in ("string", "large_string")
-
-
-def _lengths(dataset: Dataset, name: str) -> list[int | None]:
-    column = dataset.with_format("arrow").select_columns([name])[:].column(name)
-    found: list[int | None] = pyarrow.compute.list_value_length(column).to_pylist()
-    return found
