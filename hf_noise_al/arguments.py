@@ -104,6 +104,13 @@ class DataArguments:
             "masks also one json file: a list, or names by mask value."
         },
     )
+    unlabeled_folder: str = field(
+        default="unlabeled",
+        metadata={
+            "help": 'Folder whose images have no label yet, among those that are named like classes; "" for none. '
+            "Where class_names lists it, it is a class."
+        },
+    )
     void_label: list[int] | None = field(
         default=None, metadata={"help": "Mask values of pixels that do not count; default: 255."}
     )

@@ -97,7 +97,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
         folder = Path(str(training.output_dir))
         with training.main_process_first(desc="loading and preparing the data"):
             labels = [training.label_column] if training.label_column else task.label_columns
-            pool, evaluation = (load_pool(data), {}) if trained_model else load_data(data, labels)
+            pool, evaluation = (load_pool(data, labels), {}) if trained_model else load_data(data, labels)
             processor = task.load_processor(model, data, pool)
             collator = task.collator(processor)
             if trained_model:
