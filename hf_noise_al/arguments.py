@@ -115,6 +115,13 @@ class DataArguments:
             "masks also one json file: a list, or names by mask value."
         },
     )
+    unlabeled_folder: str = field(
+        default="unlabeled",
+        metadata={
+            "help": 'Folder whose images have no label yet, among those that are named like classes; "" for none. '
+            "Where class_names lists it, it is a class."
+        },
+    )
     void_label: list[int] | None = field(
         default=None, metadata={"help": "Mask values of pixels that do not count; default: 255."}
     )
@@ -241,6 +248,8 @@ def parse(recipe: Path | None, flags: Sequence[str] = ()) -> tuple[ModelArgument
     settings = [] if recipe is None else read_recipe(recipe)
     if _chooses_another_acquisition(settings, flags):
         settings = [setting for setting in settings if setting.name != "acquisition_kwargs"]
+    if _makes_another_model(flags):
+        settings = [setting for setting in settings if setting.name not in ("model_name_or_path", "model_revision")]
     parser = _Parser()
     for setting in settings:
         if setting.name not in parser.hints:
@@ -309,6 +318,12 @@ def _chooses_another_acquisition(settings: Sequence[Setting], flags: Sequence[st
     words = [word for flag in flags for word in (flag.split("=", 1) if flag.startswith("--") else [flag])]
     chosen = [value for flag, value in itertools.pairwise(words) if flag == "--acquisition"]
     return bool(chosen) and chosen[-1] != own
+
+
+def _makes_another_model(flags: Sequence[str]) -> bool:
+    """Return whether `flags` name a model to be made, which would else lose against a checkpoint of the recipe."""
+    names = {_flag_name(flag) for flag in flags if flag.startswith("--")}
+    return "model_config" in names and "model_name_or_path" not in names
 
 
 def _flag_name(flag: str) -> str:

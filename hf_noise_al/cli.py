@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from .recipe import InvalidArgument, did_you_mean, find_recipe, list_recipes
 from .shown_text import one_line, printable
@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 when done, 2 for wrong input, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb, rest = (words[0], words[1:]) if words else ("", [])
-    if verb in ("", "-h", "--help"):
-        _say(USAGE, end="")
-        return DONE if verb else WRONG_INPUT
     try:
+        if verb in ("", "-h", "--help"):
+            _say(USAGE, end="")
+            return DONE if verb else WRONG_INPUT
         if verb not in VERBS:
             raise InvalidArgument(
                 f"Unknown command `{verb}`.{did_you_mean(verb, list(VERBS))} See `hf-noise-al --help`."
@@ -51,13 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         part_from_other_processes()
     except KeyboardInterrupt as interrupt:
         tell = getattr(interrupt, "how_to_go_on", None)
-        print(tell(words) if tell else "Interrupted.", file=sys.stderr)
+        _tell(tell(words) if tell else "Interrupted.")
         return INTERRUPTED
     except (ValueError, FileNotFoundError, ImportError) as error:
         if not _is_refusal(error):
             raise
         logging.getLogger(__package__).debug("Refused.", exc_info=True)
-        print(f"hf-noise-al: {printable(str(error))}", file=sys.stderr)
+        _tell(f"hf-noise-al: {printable(str(error))}")
         return WRONG_INPUT
     return DONE
 
@@ -153,7 +153,25 @@ def _say(text: str, end: str = "\n") -> None:
     try:
         print(printable(text), end=end, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes there
+        _silence(sys.stdout)
+    except OSError as error:
+        _silence(sys.stdout)
+        raise InvalidArgument(f"Cannot print to where the output goes: {error.strerror or error}.") from error
+
+
+def _tell(text: str) -> None:
+    """Print `text` on stderr; where nobody reads that any more, the code that is returned still says what happened."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """Send what is left in the buffer of `stream`, and all that follows, nowhere: Python flushes it when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _options(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:

@@ -14,11 +14,13 @@ import transformers
 from datasets import (
     ClassLabel,
     Dataset,
+    DatasetBuilder,
     DatasetDict,
     Features,
     Image,
     disable_progress_bars,
     load_dataset,
+    load_dataset_builder,
     load_from_disk,
 )
 from datasets.exceptions import DatasetGenerationError, DatasetsError
@@ -26,18 +28,22 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrain
 from transformers.utils import logging
 
 from .arguments import DataArguments, ModelArguments
+from .csv_files import read_csv_files
+from .json_files import has_mixed_columns, read_json_files, refuse_other_text
 from .label_reader import classes_of_config
 from .label_values import classes_found, is_missing
 from .labeled_split import ID_COLUMN
 from .places import Source
 from .recipe import did_you_mean
 from .shown_text import listed
+from .typed_text import UnreadableFile
+from .unlabeled_folder import are_folder_names, without_labels_of
 
 logger = logging.get_logger(__name__)
 
 LABELS = ("labels", "label")
 """Names of the label column where none is asked for, the first that is there."""
-_BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".tsv": "csv"}
 
 
 @dataclass(frozen=True)
@@ -54,9 +60,9 @@ class LoadedData:
     """The rows of the pool that the evaluation set is made of, ascending; none where it has rows of its own."""
 
 
-def load_pool(arguments: DataArguments) -> LoadedData:
+def load_pool(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -> LoadedData:
     """Return the pool alone, every row of it, as it is stored."""
-    pool = _split(_splits(arguments), arguments.train_split, arguments.dataset_name or "", "train_split")
+    pool = _split(_splits(arguments, label_columns), arguments.train_split, arguments.dataset_name or "", "train_split")
     if not len(pool):
         raise ValueError(f"The split `{arguments.train_split}` of {arguments.dataset_name} is empty. Name another.")
     pool = _first_rows(pool, arguments.max_train_samples)
@@ -70,7 +76,7 @@ def load_data(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -
     that is there, is set aside to measure with. They keep their place in the pool.
     """
     name = arguments.dataset_name or ""
-    splits = _splits(arguments)
+    splits = _splits(arguments, label_columns)
     pool = _split(splits, arguments.train_split, name, "train_split")
     aside: tuple[int, ...] = ()
     if set(splits) == {arguments.train_split}:
@@ -315,30 +321,86 @@ def _new_weights(report: Mapping[str, Any]) -> list[str]:
     return sorted({*report.get("missing_keys", ()), *mismatched})
 
 
-def _load_splits(name: str, arguments: DataArguments) -> tuple[Mapping[str, Dataset], bool]:
+def _load_splits(
+    name: str, arguments: DataArguments, label_columns: Sequence[str]
+) -> tuple[Mapping[str, Dataset], bool]:
     """Return the splits that `name` holds, and whether it is local."""
     path = Path(name).expanduser()
     if name.startswith("sklearn:"):
         if name != "sklearn:digits":
             raise ValueError(f"Unknown bundled data {name}. Only `sklearn:digits` comes with the library.")
         return load_digits_images(), True
-    if not path.exists() and (path.suffix in _BUILDERS or name.startswith((".", "/", "~")) or name.count("/") > 1):
+    known = path.suffix.lower() in _BUILDERS
+    if not path.exists() and (known or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ValueError(f"There is no file or folder {name}. Correct `dataset_name`.")
     try:
         if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
             loaded = load_from_disk(path)
         elif path.is_dir():
-            loaded = load_dataset(str(path.resolve()))
+            loaded = _load_files(load_dataset_builder(str(path.resolve())), path.resolve(), arguments, label_columns)
         elif path.is_file():
-            loaded = load_dataset(_builder(path), data_files={arguments.train_split: str(path)})
+            builder = load_dataset_builder(_builder(path), data_files={arguments.train_split: str(path)})
+            loaded = _load_files(builder, path, arguments, label_columns)
         else:
             loaded = load_dataset(name, arguments.dataset_config_name, revision=arguments.dataset_revision)
+    except UnreadableFile:
+        raise
     except (OSError, ValueError, RuntimeError, StopIteration, DatasetsError) as error:
         what = "" if path.exists() else " Is the Hub reachable, and the id right? A local folder or file works too."
         raise ValueError(f"Cannot load the data set {name}: {_load_failure(error, path)}{what}") from error
     if isinstance(loaded, Dataset):
         return {arguments.train_split: loaded}, path.exists()
     return loaded, path.exists()
+
+
+def _load_files(
+    builder: DatasetBuilder, root: Path, arguments: DataArguments, label_columns: Sequence[str]
+) -> Mapping[str, Dataset]:
+    """Return the splits of the local files that `builder` found at `root`."""
+    if not root.is_dir() and root.stat().st_size == 0:
+        raise StopIteration
+    files = _plain_files(builder)
+    if builder.name == "csv" and files:
+        splits: Mapping[str, Dataset] = read_csv_files(files, label_columns, arguments.class_names or ())
+        if not root.is_dir() and not any(map(len, splits.values())):
+            raise StopIteration
+        return splits
+    if builder.name == "json" and files:
+        return _load_json(builder, files)
+    splits = _prepared(builder)
+    folder = arguments.unlabeled_folder
+    made = builder.name.endswith("folder") and are_folder_names(splits)
+    if not made or not folder or folder in (arguments.class_names or ()):
+        return splits
+    return without_labels_of(folder, splits, root, required=folder != DataArguments.unlabeled_folder)
+
+
+def _load_json(builder: DatasetBuilder, files: Mapping[str, Sequence[Path]]) -> Mapping[str, Dataset]:
+    """Return the splits as `datasets` reads them; where it finds no one type for a column, by all rows of it."""
+    refuse_other_text(files)
+    try:
+        splits = _prepared(builder)
+    except (DatasetGenerationError, ValueError):
+        by_line = read_json_files(files)
+        if any(map(len, by_line.values())):
+            return by_line
+        raise
+    return read_json_files(files) if any(map(has_mixed_columns, splits.values())) else splits
+
+
+def _prepared(builder: DatasetBuilder) -> Mapping[str, Dataset]:
+    builder.download_and_prepare()
+    splits: Mapping[str, Dataset] = builder.as_dataset()
+    return splits
+
+
+def _plain_files(builder: DatasetBuilder) -> dict[str, list[Path]]:
+    """Return the files of `builder` by split; none where one is packed, or the folder says how they are read."""
+    asked = {name: value for name, value in vars(builder.config).items() if name not in ("name", "data_dir", "sep")}
+    usual = {**vars(type(builder.config)()), "data_files": asked.get("data_files")}
+    files = {str(split): [Path(file) for file in paths] for split, paths in (asked["data_files"] or {}).items()}
+    plain = all(path.suffix.lower() in _BUILDERS and path.is_file() for part in files.values() for path in part)
+    return files if plain and all(value == usual[name] for name, value in asked.items()) else {}
 
 
 def _load_failure(error: BaseException, path: Path) -> str:
@@ -353,9 +415,9 @@ def _load_failure(error: BaseException, path: Path) -> str:
 
 
 def _builder(path: Path) -> str:
-    if path.suffix not in _BUILDERS:
+    if path.suffix.lower() not in _BUILDERS:
         raise ValueError(f"Cannot read {path}: `{path.suffix}` is none of {', '.join(_BUILDERS)}.")
-    return _BUILDERS[path.suffix]
+    return _BUILDERS[path.suffix.lower()]
 
 
 def _split(splits: Mapping[str, Dataset], split: str, name: str, argument: str) -> Dataset:
@@ -367,9 +429,9 @@ def _split(splits: Mapping[str, Dataset], split: str, name: str, argument: str) 
     return splits[split]
 
 
-def _splits(arguments: DataArguments) -> Mapping[str, Dataset]:
+def _splits(arguments: DataArguments, label_columns: Sequence[str]) -> Mapping[str, Dataset]:
     name = arguments.dataset_name or ""
-    splits, local = _load_splits(name, arguments)
+    splits, local = _load_splits(name, arguments, label_columns)
     if local and arguments.dataset_config_name:
         logger.info(f"{name} is local: `dataset_config_name: {arguments.dataset_config_name}` does not select data.")
     return splits

@@ -7,11 +7,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from .file_lines import line_of_row
 from .shown_text import one_line
-
-
-def line_of_row(path: Path, row: int) -> int | None:
-    return None
 
 
 @dataclass(frozen=True)

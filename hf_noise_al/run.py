@@ -101,7 +101,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
         folder = Path(str(training.output_dir))
         with training.main_process_first(desc="loading and preparing the data"):
             labels = [training.label_column] if training.label_column else task.label_columns
-            rows = load_pool(data) if trained_model else load_data(data, labels)
+            rows = load_pool(data, labels) if trained_model else load_data(data, labels)
             processor = task.load_processor(model, data, rows.pool)
             collator = task.collator(processor)
             details = (training.label_column, rows.source, partial(_arranged, task, model, training))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,20 @@ def refuse_other_inputs(settings: Mapping[str, Any], folder: Path) -> None:
     """
     try:
         saved = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-        differing = [name for name in settings if not _same(name, saved.get(name), settings[name])]
+        before = {name: saved.get(name, default) for name, default in {**dict.fromkeys(settings), **_later()}.items()}
+        differing = [name for name in settings if not _same(name, before[name], settings[name])]
     except (OSError, ValueError, AttributeError):
         return
     if differing:
-        details = "; ".join(f"`{name}` was {saved.get(name)!r}, is {settings[name]!r}" for name in differing)
+        details = "; ".join(f"`{name}` was {before[name]!r}, is {settings[name]!r}" for name in differing)
         raise InvalidArgument(
             f"{folder} holds a run of other settings: {details}. Use the same settings, or pass another `--output_dir`."
         )
+
+
+def _later() -> dict[str, Any]:
+    """Return the settings of data whose default does something: the file of an earlier release may not have them."""
+    return {item.name: item.default for item in fields(DataArguments) if item.default is not MISSING}
 
 
 def _same(name: str, saved: object, asked: object) -> bool:

@@ -45,6 +45,26 @@ def test_flags_override_the_recipe(recipe: Callable[[str], Path]) -> None:
     assert (training.query_size, training.warm_start, training.seed, data.metric) == (8, False, 5, ["f1"])
 
 
+@pytest.mark.parametrize(
+    "flag", [["--model_config", '{"model_type": "bert"}'], ['--model-config={"model_type": "bert"}']]
+)
+def test_a_model_made_by_a_flag_wins_over_the_recipes_checkpoint(
+    recipe: Callable[[str], Path], flag: list[str]
+) -> None:
+    path = recipe("model_revision: v2\n")
+    model = parse(path, flag)[0]
+    assert (model.model_name_or_path, model.model_config) == (None, {"model_type": "bert"})
+    assert model.model_revision == "main", "that was of the recipe's checkpoint"
+    both = parse(path, [*flag, "--model_name_or_path", "mine"])[0]
+    assert (both.model_name_or_path, both.model_config) == ("mine", {"model_type": "bert"})
+
+
+def test_a_checkpoint_named_by_a_flag_wins_over_the_recipes_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model_config: {model_type: bert}\ndataset_name: some/data\noutput_dir: out\n")
+    assert parse(path, ["--model_name_or_path", "mine"])[0].model_name_or_path == "mine"
+
+
 def test_another_acquisition_leaves_the_settings_of_the_recipes_own_behind(recipe: Callable[[str], Path]) -> None:
     path = recipe("acquisition: noise_stability\nacquisition_kwargs: {num_perturbations: 5}\n")
     for flags in (["--acquisition", "random"], ["--acquisition=random"]):

@@ -6,6 +6,7 @@ import logging
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -365,6 +366,34 @@ def test_a_reader_that_leaves_early_is_no_error(monkeypatch: pytest.MonkeyPatch,
             assert cli.main(words) == 0
         output.write("more, which Python flushes when it ends")
         output.flush()
+
+
+def test_a_refusal_keeps_its_code_where_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as errors, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", errors)
+        assert cli.main(["rum"]) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_output_that_cannot_be_written_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", full)
+        assert (cli.main(["recipes"]), cli.main(["--help"])) == (2, 0), "said once, then given up"
+    assert "Cannot print to where the output goes: No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["recipes"]])
+def test_a_process_whose_reader_leaves_ends_in_silence(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = subprocess.Popen([sys.executable, "-m", "hf_noise_al", *words], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert command.communicate() == (None, b"")
+    assert command.returncode == 0
 
 
 def test_ends_without_a_connection_to_other_processes() -> None:

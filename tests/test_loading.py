@@ -142,8 +142,6 @@ def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "reason"),
     [
-        ("rows.json", '{"text": ', "JSON parse error"),
-        ("rows.csv", "text,label\na,0\na,0,1\n", "Error tokenizing data"),
         ("rows.csv", "", "the file is empty. Name another, or look at the file"),
         ("rows.jsonl", "", "the file is empty. Name another, or look at the file"),
         ("rows.csv", "text,label\n", "it has no rows. Name another, or look at the file"),
@@ -155,6 +153,21 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
 ) -> None:
     (tmp_path / file).write_text(text)
     with pytest.raises(ValueError, match=rf"Cannot load the data set .*{re.escape(file)}: {reason}"):
+        load_data(data(tmp_path / file))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("rows.json", '{"text": ', "line 1: this is not JSON (Expecting value). Correct the line; a file has one"),
+        ("rows.jsonl", '{"text": "a"}\n\n{"text": "b}\n', "line 3: this is not JSON (Unterminated string"),
+        ("rows.jsonl", '{"text": "a"}\n4\n', "line 2: found 4 where a row, an object"),
+        ("rows.csv", "text,label\na,0\na,0,1\n", "line 3: found 3 cells, and the header has 2 (text, label)"),
+    ],
+)
+def test_a_broken_line_is_refused_with_its_number(tmp_path: Path, file: str, text: str, message: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / file}, {message}")):
         load_data(data(tmp_path / file))
 
 

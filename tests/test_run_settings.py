@@ -65,3 +65,10 @@ def test_without_a_sound_file_nothing_is_refused(text: str | None, tmp_path: Pat
     if text is not None:
         (tmp_path / FILE_NAME).write_text(text)
     refuse_other_inputs(settings("--metric", "f1"), tmp_path)
+
+
+def test_a_setting_that_an_earlier_release_did_not_know_counts_as_its_default(tmp_path: Path) -> None:
+    save_settings({name: value for name, value in settings().items() if name != "unlabeled_folder"}, tmp_path)
+    refuse_other_inputs(settings(), tmp_path)
+    with pytest.raises(InvalidArgument, match="`unlabeled_folder` was 'unlabeled', is 'open'"):
+        refuse_other_inputs(settings("--unlabeled_folder", "open"), tmp_path)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datasets import Dataset, Image, Value
 
 from ..loading import LABELS
+from ..places import row_at
 from ..recipe import did_you_mean
 from ..shown_text import listed
 
@@ -86,7 +87,7 @@ def require_texts(dataset: Dataset, columns: Sequence[str], place: str) -> None:
         row, found = _first_not_text(dataset[name])
         if row is not None:
             raise ValueError(
-                f"Column `{name}` of {place} is not text in row {row}: found {_shown(found)}. "
+                f"Column `{name}` of {place} is not text in {row_at(place, row)}: found {_shown(found)}. "
                 "Fill or remove such rows, or name another `text_column`."
             )
 

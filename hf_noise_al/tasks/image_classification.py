@@ -14,6 +14,7 @@ from ..arguments import DataArguments, ModelArguments
 from ..augmentation import ImageAugmentation
 from ..loading import load_image_processor
 from ..observables import probabilities
+from ..places import row_at
 from . import small_convnets, small_resnet  # noqa: F401  # recipes name their types
 from .base import Collator, Prepared, Task, stack_column
 from .columns import find_image_column
@@ -35,7 +36,7 @@ def require_images(dataset: Dataset, columns: Sequence[str], place: str) -> None
     column = dataset.data.column(columns[0])
     if column.null_count:
         row = next(row for row, value in enumerate(dataset.select_columns(columns[0])) if value[columns[0]] is None)
-        raise ValueError(f"Column `{columns[0]}` of {place} has no image in row {row}. Remove such rows.")
+        raise ValueError(f"Column `{columns[0]}` of {place} has no image in {row_at(place, row)}. Remove such rows.")
 
 
 def encode_images(dataset: Dataset, columns: Sequence[str], processor: Any, arguments: DataArguments) -> Dataset:

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..arguments import DataArguments
 from ..labeled_split import item_feature
+from ..places import row_at
 from ..pool import Label
 from .columns import find_image_column
 from .image_classification import as_stored
@@ -153,8 +154,8 @@ def with_masks(dataset: Dataset, column: str, targets: Targets, place: str, comp
         mask, image = example[column], example[targets.image_column]
         if mask is None and complete:
             raise ValueError(
-                f"Column `{column}` of {place} has no mask in row {row}. Rounds are measured on labeled rows: name "
-                "another `eval_split`, or remove such rows."
+                f"Column `{column}` of {place} has no mask in {row_at(place, row)}. Rounds are measured on labeled "
+                "rows: name another `eval_split`, or remove such rows."
             )
         size = open_image(image, place_of(image, targets.image_column, place, row)).size[::-1]
         labels.append(None if mask is None else targets.text(mask, place_of(mask, column, place, row), size))

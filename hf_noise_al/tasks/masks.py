@@ -17,6 +17,7 @@ from datasets import Image
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..places import row_at
 from .image_classification import as_image
 
 Mask: TypeAlias = NDArray[np.int64]
@@ -59,7 +60,7 @@ def place_of(value: Any, column: str, place: str, row: int) -> str:
     """Return where `value` stands, for messages: column, data, row, and the file where there is one."""
     path = value.get("path") if isinstance(value, Mapping) else value if isinstance(value, str) else None
     named = f" ({path})" if path and not path.startswith(_PNG) else ""
-    return f"Column `{column}` of {place}, row {row}{named}"
+    return f"Column `{column}` of {place}, {row_at(place, row)}{named}"
 
 
 def read_mask(value: Any, where: str) -> Mask:

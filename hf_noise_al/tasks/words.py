@@ -15,6 +15,7 @@ from ..arguments import DataArguments, ModelArguments
 from ..labeled_split import NUM_WORDS, item_feature
 from ..loading import load_tokenizer
 from ..observables import WORD_STARTS
+from ..places import row_at
 from ..shown_text import listed
 from .base import Collator
 from .columns import require_column
@@ -49,8 +50,8 @@ def require_words(dataset: Dataset, columns: Sequence[str], place: str) -> None:
             continue
         found = "no words" if words is None or words == [] else f"{str(words)[:57]!r}"
         raise ValueError(
-            f"Column `{name}` of {place} is not a list of words in row {row}: found {found}. Split texts into words, "
-            "remove rows without any, or name another `text_column`."
+            f"Column `{name}` of {place} is not a list of words in {row_at(place, row)}: found {found}. Split texts "
+            "into words, remove rows without any, or name another `text_column`."
         )
 
 
