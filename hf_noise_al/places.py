@@ -28,7 +28,7 @@ class Source:
             return ""
         parts = []
         if self.file is not None:
-            line = line_of_row(self.file, row)
+            line = line_of_row(self.file, row) if self.file.exists() else None
             parts += [self.file.name, *([] if line is None else [f"line {line}"])]
         if self.id_column is not None:
             name = self.pool.select_columns([self.id_column]).with_format(None)[row][self.id_column]

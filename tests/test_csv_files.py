@@ -27,7 +27,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def pool(path: Path, labels: tuple[str, ...] = ("label",), **settings: Any) -> Dataset:
-    return load_pool(DataArguments(dataset_name=str(path), **settings), labels)
+    return load_pool(DataArguments(dataset_name=str(path), **settings), labels).pool
 
 
 @pytest.mark.parametrize("before", ["1", "", "0.5", "true"])
@@ -122,7 +122,8 @@ def test_a_class_na_among_numbers_makes_them_text(path: Path) -> None:
 def test_splits_of_a_folder_have_one_type_together_and_forms_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\na,1\nb,2\n")
     (tmp_path / "validation.csv").write_bytes("text;label\nc;x\n".encode("utf-16"))
-    train, evaluation = load_data(DataArguments(dataset_name=str(tmp_path)), ["label"])
+    loaded = load_data(DataArguments(dataset_name=str(tmp_path)), ["label"])
+    train, evaluation = loaded.pool, loaded.evaluation
     assert train["label"][:] == ["1", "2"]
     assert evaluation[""].to_dict() == {"text": ["c"], "label": ["x"]}
 

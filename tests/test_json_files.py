@@ -20,7 +20,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def pool(path: Path) -> Dataset:
-    return load_pool(DataArguments(dataset_name=str(path)))
+    return load_pool(DataArguments(dataset_name=str(path))).pool
 
 
 def lines(*rows: object) -> str:

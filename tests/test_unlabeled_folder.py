@@ -35,7 +35,8 @@ def test_images_of_the_folder_have_no_label_and_it_is_no_class(
 ) -> None:
     write_images(tmp_path, train__cat=2, train__dog=1, train__unlabeled=3, validation__cat=1, validation__dog=1)
     with caplog.at_level(logging.INFO, "hf_noise_al"):
-        pool, evaluation = load_data(DataArguments(dataset_name=str(tmp_path)))
+        loaded = load_data(DataArguments(dataset_name=str(tmp_path)))
+        pool, evaluation = loaded.pool, loaded.evaluation
     assert named(pool) == ["cat", "cat", "dog", None, None, None]
     assert named(evaluation[""]) == ["cat", "dog"]
     assert pool.features == evaluation[""].features and pool.features["label"].names == ["cat", "dog"]
@@ -45,7 +46,8 @@ def test_images_of_the_folder_have_no_label_and_it_is_no_class(
 
 def test_without_splits_rows_to_measure_with_are_labeled_ones(tmp_path: Path) -> None:
     write_images(tmp_path, cat=3, dog=3, unlabeled=4)
-    pool, evaluation = load_data(DataArguments(dataset_name=str(tmp_path), validation_fraction=0.34))
+    loaded = load_data(DataArguments(dataset_name=str(tmp_path), validation_fraction=0.34))
+    pool, evaluation = loaded.pool, loaded.evaluation
     assert len(evaluation[""]) == 2 and None not in named(evaluation[""])
     assert named(pool).count(None) == 4
 
@@ -53,7 +55,7 @@ def test_without_splits_rows_to_measure_with_are_labeled_ones(tmp_path: Path) ->
 def test_folders_inside_it_are_no_classes_either(tmp_path: Path) -> None:
     root = tmp_path / "unlabeled" / "data"  # what is above the data has no say
     write_images(root, train__pets__cat=1, train__pets__dog=1, train__unlabeled__monday=1, train__unlabeled__cat=1)
-    pool = load_pool(DataArguments(dataset_name=str(root)))
+    pool = load_pool(DataArguments(dataset_name=str(root))).pool
     assert sorted(named(pool), key=str) == [None, None, "cat", "dog"]
     assert pool.features["label"].names == ["cat", "dog"]
 
@@ -62,7 +64,7 @@ def test_the_folder_may_have_another_name_or_be_a_class(tmp_path: Path) -> None:
     write_images(tmp_path, train__cat=1, train__new=1, train__unlabeled=1)
 
     def labels(**settings: object) -> list[str | None]:
-        return named(load_pool(DataArguments(dataset_name=str(tmp_path), **settings)))
+        return named(load_pool(DataArguments(dataset_name=str(tmp_path), **settings)).pool)
 
     assert labels(unlabeled_folder="new") == ["cat", None, "unlabeled"]
     assert labels(unlabeled_folder="") == ["cat", "new", "unlabeled"]
@@ -76,13 +78,14 @@ def test_the_folder_may_have_another_name_or_be_a_class(tmp_path: Path) -> None:
 
 def test_a_class_of_a_table_may_be_called_so(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\na,unlabeled\nb,c\n")
-    assert load_pool(DataArguments(dataset_name=str(tmp_path / "rows.csv")))["label"][:] == ["unlabeled", "c"]
+    assert load_pool(DataArguments(dataset_name=str(tmp_path / "rows.csv"))).pool["label"][:] == ["unlabeled", "c"]
 
 
 def test_such_images_cannot_measure(tmp_path: Path) -> None:
     write_images(tmp_path, train__cat=1, train__dog=1, validation__cat=1, validation__dog=1, validation__unlabeled=1)
     arguments = DataArguments(dataset_name=str(tmp_path), task="image_classification", image_size=8)
-    pool, evaluation = load_data(arguments)
+    loaded = load_data(arguments)
+    pool, evaluation = loaded.pool, loaded.evaluation
     task = TASKS["image_classification"]
     processor = load_image_processor(ModelArguments(model_config={"model_type": "small_cnn"}), 8)
     with pytest.raises(ValueError, match=r"Column `label` of the evaluation set has no label in row 2 \(1 such rows"):
