@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -23,6 +23,7 @@ _PATTERNS = {
     "comma": f"^-?(({_WHOLE})(,[0-9]*)?|,[0-9]+){_POWER}$",
 }
 _EXACT = 2**53  # whole numbers up to here are floats, too
+_BLOCK, _FEW = 20_000, 100  # cells
 
 
 @dataclass(frozen=True)
@@ -51,23 +52,23 @@ def find_kind(parts: Sequence[pa.ChunkedArray], words: Collection[str], decimal_
     """
     possible = [name for name in _PATTERNS if decimal_comma or name != "comma"]
     largest, gaps, seen, worded = 0, False, False, False
-    for chunk in (chunk for part in parts for chunk in part.chunks):
-        cells = _without(pc.utf8_trim_whitespace(chunk), ["", *words])
-        known = cells.drop_null()
-        worded = worded or _count(cells) < _count(chunk)
-        gaps = gaps or bool(cells.null_count)
+    for cells in (cells for part in parts for cells in _blocks(part)):
+        known = _without(pc.utf8_trim_whitespace(cells), ["", *words]).drop_null()
+        gaps = gaps or len(known) < len(cells)
         if not len(known):
+            worded = worded or bool(count_words(pa.chunked_array([cells]), words))
             continue
         seen = True
-        possible = [name for name in possible if pc.all(pc.match_substring_regex(known, _PATTERNS[name])).as_py()]
-        if possible[:1] == ["whole"]:
+        for some in (known[:_FEW], known):  # few are enough to see that most columns are not most kinds
+            possible = [name for name in possible if pc.all(pc.match_substring_regex(some, _PATTERNS[name])).as_py()]
+        if not possible:
+            return TEXT
+        if possible[0] == "whole":
             try:
                 bounds = pc.min_max(pc.cast(known, pa.int64())).as_py()
                 largest = max(largest, -bounds["min"], bounds["max"])
             except pa.ArrowInvalid:
                 largest = 2**64
-        elif not possible:
-            return TEXT
     if not seen:
         return TEXT if worded and not is_label else EMPTY
     if possible[0] == "whole" and largest == 2**64:  # more than is kept as a number
@@ -79,18 +80,23 @@ def find_kind(parts: Sequence[pa.ChunkedArray], words: Collection[str], decimal_
 def as_kind(part: pa.ChunkedArray, kind: Kind, words: Collection[str]) -> pa.ChunkedArray:
     """Return the cells of `part` as what they are; blanks around numbers go, and `words` are null."""
     if kind.type is None:
-        return pa.chunked_array([_without(chunk, words) for chunk in part.chunks], type=part.type)
-    return pa.chunked_array([_typed(chunk, kind, words) for chunk in part.chunks], type=kind.type)
+        return pa.chunked_array([_without(cells, words) for cells in _blocks(part)], type=part.type)
+    return pa.chunked_array([_typed(cells, kind, words) for cells in _blocks(part)], type=kind.type)
 
 
 def count_words(part: pa.ChunkedArray, words: Collection[str]) -> Counter[str]:
     """Return how often each of `words` is a cell of `part`."""
     found: Counter[str] = Counter()
-    for chunk in part.chunks:
-        trimmed = pc.utf8_trim_whitespace(chunk)
-        told = trimmed.filter(pc.is_in(trimmed, value_set=pa.array(sorted(words), trimmed.type)))
-        found.update(told.to_pylist())
+    for cells in _blocks(part):
+        trimmed = pc.utf8_trim_whitespace(cells)
+        found.update(trimmed.filter(_are(trimmed, words)).to_pylist())
     return found
+
+
+def _blocks(part: pa.ChunkedArray) -> Iterator[pa.Array]:
+    """Yield the cells of `part` in arrays that are neither small, as its chunks are, nor all of it."""
+    for start in range(0, len(part), _BLOCK):
+        yield pa.concat_arrays(part.slice(start, _BLOCK).chunks)
 
 
 def _typed(chunk: pa.Array, kind: Kind, words: Collection[str]) -> pa.Array:
@@ -104,17 +110,15 @@ def _typed(chunk: pa.Array, kind: Kind, words: Collection[str]) -> pa.Array:
     if kind.name == "comma":
         cells = pc.replace_substring(cells, ",", ".")
     # by the parser of pandas: whoever has read the file so far has these bits
-    numbers = pd.to_numeric(pd.Series(cells.to_pylist(), dtype=object)).to_numpy(dtype="float64")
-    return pa.array(numbers, type=kind.type, from_pandas=True)
+    numbers = pd.to_numeric(cells.to_numpy(zero_copy_only=False))
+    return pa.array(numbers.astype("float64"), type=kind.type, from_pandas=True)
 
 
 def _without(cells: pa.Array, words: Collection[str]) -> pa.Array:
     """Return `cells` with null in the place of `words`, blanks around them or not."""
-    trimmed = pc.utf8_trim_whitespace(cells)
-    missing = pc.is_in(trimmed, value_set=pa.array(sorted(words), trimmed.type))
+    missing = _are(pc.utf8_trim_whitespace(cells), words)
     return pc.if_else(missing, pa.scalar(None, cells.type), cells)
 
 
-def _count(cells: pa.Array) -> int:
-    """Return how many of `cells` hold more than blanks."""
-    return int(pc.sum(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(cells)), 0)).as_py() or 0)
+def _are(cells: pa.Array, words: Collection[str]) -> pa.Array:
+    return pc.is_in(cells, value_set=pa.array(sorted(words), cells.type))

@@ -441,6 +441,18 @@ def test_query_asks_for_unlabeled_rows_only(recipe: Path, make_texts: Callable[.
     assert sorted(int(str(line["row"])) for line in asked) == list(range(0, 30, 3))
 
 
+def test_query_knows_which_column_is_the_label(recipe: Path, make_texts: Callable[..., Dataset]) -> None:
+    rows = make_texts(30)
+    answers = [f"class {label}" if row % 3 else "NA" for row, label in enumerate(rows["label"])]
+    file = recipe.parent / "partly.csv"
+    cells = zip(rows["text"], answers, strict=True)
+    file.write_text("text;answer\n" + "".join(f"{text};{answer}\n" for text, answer in cells), encoding="utf-16")
+    command = ["query", str(recipe), "--dataset_name", str(file), "--label_column", "answer", "--query_size", "10"]
+    assert cli.main([*command, "--candidate_size", "10"]) == 0
+    asked = lines(recipe.parent / "out" / "queries" / "round-00.jsonl")
+    assert sorted(int(str(line["row"])) for line in asked) == list(range(0, 30, 3)), "those that say NA"
+
+
 def test_query_leaves_out_what_the_model_was_trained_on(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", str(recipe)]) == 0
     trained = read_state(recipe.parent / "out")["annotations"]

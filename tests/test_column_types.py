@@ -47,7 +47,11 @@ def test_the_words_are_those_of_pandas() -> None:
         (["3,5"], "text", ["3,5"]),
     ],
 )
-def test_a_column_is_what_all_of_its_cells_are(cells: list[str | None], name: str, values: list[object]) -> None:
+@pytest.mark.parametrize("block", [1, 2, 20_000])
+def test_a_column_is_what_all_of_its_cells_are(
+    cells: list[str | None], name: str, values: list[object], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_noise_al.column_types._BLOCK", block)
     for parts in ([cells], [[cell] for cell in cells], [[], cells[:1], cells[1:]]):
         kind = kind_of(*parts)
         assert kind.name == name
@@ -82,7 +86,7 @@ def test_words_are_counted_as_they_stand() -> None:
     assert kept.to_pylist() == [None, " x ", ""]
 
 
-def test_numbers_have_the_bits_that_pandas_gives_them(tmp_path: object) -> None:
+def test_numbers_have_the_bits_that_pandas_gives_them() -> None:
     cells = [repr(number / 7 * 10.0 ** (number % 60 - 30)) for number in range(2000)]
     expected = pd.to_numeric(pd.Series(cells)).tolist()
     assert as_kind(column(cells), kind_of(cells), WORDS).to_pylist() == expected

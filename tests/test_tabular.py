@@ -109,7 +109,7 @@ def test_a_fitted_processor_is_used_as_it_is() -> None:
     [
         ({"empty": [None] * 8}, {}, r"in column `empty` of the pool.*`ignore_columns: \[empty\]`"),
         ({"area": [1.0, float("inf"), *[2.0] * 6]}, {}, "Column `area` of the pool, row 1: found an infinite number"),
-        ({"price": ["1", "2.5", "n/a", *"34567"]}, {}, "`price` of the pool, row 2: found 'n/a', which is not a number"),
+        ({"price": ["1", "2.5", "n/a", *"34567"]}, {}, "of the pool, row 2: found 'n/a', which is not a number"),
         ({"price": [True] * 8}, {}, "Column `price` of the pool, row 0: found True, which is not a number"),
         ({"photo": [[1, 2]] * 8}, {}, r"Column `photo` of the pool holds neither numbers nor text: found List"),
         ({"features": [1] * 8}, {}, "has a column `features`, the name of the model's input. Rename the column"),
