@@ -38,11 +38,12 @@ def format_interval(interval: Sequence[float] | None, decimals: int = 3) -> str:
     return "" if interval is None else f"{interval[0]:.{decimals}f} to {interval[1]:.{decimals}f}"
 
 
-def few_rows(counts: Mapping[str, int]) -> str | None:
+def few_rows(counts: Mapping[str, int], crossed: bool = False) -> str | None:
     """Return what is to be said of evaluation sets of few rows; None where none has.
 
     Args:
         counts: How many rows each set has, by its name; ``""`` for a single one.
+        crossed: Whether the labeled rows are cross-validated already.
     """
     few = {name: count for name, count in counts.items() if 0 < count < FEW_ROWS}
     if not few:
@@ -56,6 +57,6 @@ def few_rows(counts: Mapping[str, int]) -> str | None:
     return (
         f"Few rows to measure on: {sets}. Of {count} rows all right, the 95 % interval of the accuracy is "
         f"{format_interval(perfect, 2)}; of {count // 2} right, {format_interval(middle, 2)}. A change that is smaller "
-        f"says nothing. Measure on {FEW_ROWS} rows or more (a larger evaluation set, or `validation_fraction`), or set "
-        "`eval_folds`, which measures on the labeled rows too."
+        f"says nothing. Measure on {FEW_ROWS} rows or more (a larger evaluation set, or `validation_fraction`)"
+        + ("." if crossed else ", or set `eval_folds`, which measures on the labeled rows too.")
     )

@@ -67,6 +67,7 @@ LAYERS = {
     "observation": 4,
     "round_files": 4,
     "run_lock": 4,
+    "scores": 4,
     "trainer": 4,
     "unsupported": 4,
     "upstream": 4,
