@@ -38,6 +38,16 @@ def format_interval(interval: Sequence[float] | None, decimals: int = 3) -> str:
     return "" if interval is None else f"{interval[0]:.{decimals}f} to {interval[1]:.{decimals}f}"
 
 
+def measured_on(num_rows: int | None, interval: Sequence[float] | None) -> str:
+    """Return what stands behind a score, with a blank in front; nothing where nothing is known.
+
+    >>> measured_on(6, (0.6096657, 1.0))
+    ' [0.610 to 1.000, n = 6]'
+    """
+    parts = [format_interval(interval), "" if num_rows is None else f"n = {num_rows}"]
+    return f" [{', '.join(filter(None, parts))}]" if any(parts) else ""
+
+
 def few_rows(counts: Mapping[str, int], crossed: bool = False) -> str | None:
     """Return what is to be said of evaluation sets of few rows; None where none has.
 

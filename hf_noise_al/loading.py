@@ -52,7 +52,9 @@ def load_data(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -
     name = arguments.dataset_name or ""
     splits = _splits(arguments)
     pool = _split(splits, arguments.train_split, name, "train_split")
-    if set(splits) == {arguments.train_split}:
+    if set(splits) == {arguments.train_split} and not arguments.validation_fraction:
+        evaluation: dict[str, Dataset] = {}  # the labeled rows are cross-validated
+    elif set(splits) == {arguments.train_split}:
         pool, evaluation = _set_aside(pool, arguments, label_columns)
     else:
         wanted = arguments.eval_split
