@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_tasks
 import torch
 from tiny_run import accuracy, assert_same_outcome, make_model, make_pool, make_trainer, outcome
 from transformers import EvalPrediction, TrainerCallback
@@ -283,3 +284,25 @@ def test_few_evaluation_rows_are_told_once(
     with caplog.at_level(logging.WARNING, "hf_noise_al"):
         trainer.train()
     assert caplog.text.count(f"the evaluation set has {rows} rows") == warnings
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    tiny_tasks.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("task", tiny_tasks.TASKS)
+def test_every_task_can_be_cross_validated(tmp_path: Path, tasks: Path, task: str) -> None:
+    settings = {"num_rounds": 1, "eval_folds": 2, "log_level": "error"}
+    trainer = tiny_tasks.make_trainer(tasks, task, tmp_path / "run", **settings)
+    trainer.train()
+    (record,) = trainer.history
+    names = {name.removeprefix("cv_") for name in record.metrics if name.startswith("cv_")}
+    summaries = {name.removeprefix("eval_") for name in record.metrics if "_" not in name.removeprefix("eval_")}
+    assert names >= summaries and record.num_rows["cv_loss"] == tiny_tasks.STEP
+    measured = {name for name in record.metrics if not name.endswith("_loss")}
+    assert measured <= record.intervals.keys(), "every number of every task has an interval"
+    for name, (low, high) in record.intervals.items():
+        assert low <= record.metrics[name] <= high and low < high
