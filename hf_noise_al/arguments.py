@@ -76,7 +76,10 @@ class DataArguments:
     )
     validation_fraction: float = field(
         default=0.1,
-        metadata={"help": "Share of the pool set aside to measure with, where the data has no other split."},
+        metadata={
+            "help": "Share of the pool set aside to measure with, where the data has no other split; 0 with eval_folds "
+            "alone."
+        },
     )
     split_seed: int = field(
         default=0, metadata={"help": "Seed of that set-aside part. Not `seed`: repeats measure on the same rows."}
@@ -148,7 +151,11 @@ class DataArguments:
         },
     )
     metric_for_curve: str | None = field(
-        default=None, metadata={"help": "Metric of the learning curve, with or without `eval_`; default: the first."}
+        default=None,
+        metadata={
+            "help": "Metric of the learning curve, with or without `eval_`, or `cv_...` with eval_folds; default: the "
+            "first."
+        },
     )
     metric_greater_is_better: bool | None = field(
         default=None, metadata={"help": "Whether metric_for_curve should rise; default: known from its name."}
@@ -157,7 +164,7 @@ class DataArguments:
     def __post_init__(self) -> None:
         if self.dataset_name is None:
             raise InvalidArgument("No data is named. Set `dataset_name` (a Hub id, a folder or a file).")
-        if not 0 < self.validation_fraction < 1:
+        if not 0 <= self.validation_fraction < 1:  # 0 is refused where there are no `eval_folds`
             raise InvalidArgument(f"`validation_fraction` is {self.validation_fraction}. Set it between 0 and 1.")
         for word in self.augmentation or ():
             if word not in AUGMENTATIONS:

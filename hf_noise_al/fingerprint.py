@@ -18,6 +18,7 @@ from .training_args import ActiveTrainingArguments
 ARGUMENTS = (
     *("seed", "data_seed", "full_determinism"),
     *("initial_size", "initial_selection", "query_size", "candidate_size", "warm_start"),
+    "eval_folds",
     *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size"),
     *("learning_rate", "weight_decay", "max_grad_norm", "label_smoothing_factor", "optim", "optim_args"),
     *("adam_beta1", "adam_beta2", "adam_epsilon"),

@@ -20,4 +20,8 @@ class RoundRecord:
     acquisition_seconds: float
     """Wall-clock seconds of the query that chose the new ones; 0 for an initial set."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Metrics of the evaluation after training, named as `Trainer.evaluate` names them."""
+    """Metrics of the evaluation after training, named as `Trainer.evaluate` names them; cross-validated: ``cv_...``."""
+    num_rows: dict[str, int] = field(default_factory=dict)
+    """How many rows each metric was measured on; releases before did not say."""
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    """Lower and upper end of the 95 % interval of a metric: of the rows it was measured on. Some metrics have none."""

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import special
 
 from .files import write_atomically
+from .intervals import Interval, format_interval
 from .shown_text import one_line
 
 FILE_NAME = "learning_curve.json"
@@ -44,6 +45,17 @@ class LearningCurve:
         """Return `metric` of each round; NaN where the run measured no finite number."""
         return tuple(_value(point, self.metric) for point in self.points)
 
+    @property
+    def num_rows(self) -> tuple[int | None, ...]:
+        """Return on how many rows `metric` of each round was measured; None where an earlier release did not say."""
+        return tuple(_known(point, "num_rows", self.metric) for point in self.points)
+
+    @property
+    def intervals(self) -> tuple[Interval | None, ...]:
+        """Return the 95 % interval of `metric` of each round, of the rows it was measured on, or None."""
+        found = (_known(point, "intervals", self.metric) for point in self.points)
+        return tuple(None if ends is None else (float(ends[0]), float(ends[1])) for ends in found)
+
     def save(self, path: str | Path) -> None:
         """Write the curve as JSON to the file `path`, replacing it in one step; a NaN becomes null."""
         write_atomically(Path(path), _dumps({"version": VERSION, **asdict(self)}))
@@ -74,6 +86,10 @@ def _value(point: Mapping[str, Any], metric: str) -> float:
     return float(value) if value is not None and math.isfinite(value) else math.nan
 
 
+def _known(point: Mapping[str, Any], field: str, metric: str) -> Any:
+    return (point.get(field) or {}).get(metric)
+
+
 def _checked_fields(document: object) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError(f"expected a JSON object, found {type(document).__name__}.")
@@ -92,7 +108,21 @@ def _checked_fields(document: object) -> dict[str, Any]:
         name, value = document["metric"], point["metrics"].get(document["metric"])
         if value is not None and type(value) not in (int, float):
             raise ValueError(f"`{name}` of round {point.get('round')} should be a number or null, found {value!r}.")
+        _check_rows(point, document["metric"])
     return {**{name: document[name] for name in FIELD_TYPES}, "points": tuple(document["points"])}
+
+
+def _check_rows(point: Mapping[str, Any], metric: str) -> None:
+    for field in ("num_rows", "intervals"):
+        if not isinstance(point.get(field) or {}, dict):
+            raise ValueError(f"`{field}` of round {point.get('round')} should be an object, found {point[field]!r}.")
+    count, ends = _known(point, "num_rows", metric), _known(point, "intervals", metric)
+    if count is not None and type(count) is not int:
+        raise ValueError(f"`num_rows` of round {point.get('round')} should be a whole number, found {count!r}.")
+    if ends is not None and not (
+        isinstance(ends, list | tuple) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
+    ):
+        raise ValueError(f"`intervals` of round {point.get('round')} should be two numbers, found {ends!r}.")
 
 
 def _finite(value: Any) -> Any:
@@ -143,6 +173,10 @@ class Comparison:
     """To reach the target; None also where that never happens."""
     labels_saved_percent: float | None
     """Of the labels that the baseline itself needs to reach the target."""
+    num_rows: tuple[int | None, ...] = ()
+    """The least rows that a run measured a budget on; None where one does not say."""
+    intervals: tuple[Interval | None, ...] = ()
+    """Of the rows that were measured, at each budget, where there is one seed; not of seeds, as `half_width` is."""
 
 
 def aubc(num_labeled: Sequence[int], values: Sequence[float]) -> float:
@@ -247,6 +281,8 @@ def _summarize(curves: list[LearningCurve], reference: list[LearningCurve], base
         target=target,
         labels_needed=needed,
         labels_saved_percent=saved,
+        num_rows=tuple(None if None in rows else min(rows) for rows in zip(*(c.num_rows for c in curves), strict=True)),
+        intervals=first.intervals if len(curves) == 1 else (None,) * len(first.points),
     )
 
 
@@ -263,7 +299,7 @@ def format_table(comparisons: Sequence[Comparison]) -> str:
     """Return a plain text table, one line per acquisition, for a terminal."""
     first = comparisons[0]
     header = ["acquisition", "seeds", "AUBC", f"AUBC - {first.baseline}", f"at {first.budgets[-1]} labels"]
-    rows = [[*header, "labels needed", "labels saved"]]
+    rows = [[*header, "labels needed", "labels saved", "n"]]
     for entry in comparisons:
         last = Estimate(entry.mean[-1], entry.half_width[-1] if entry.half_width else None)
         unreached = "-" if entry.target is None else "not reached"
@@ -271,29 +307,52 @@ def format_table(comparisons: Sequence[Comparison]) -> str:
         rows[-1] += [format_estimate(entry.aubc_difference, sign="+"), format_estimate(last)]
         rows[-1] += [unreached if entry.labels_needed is None else f"{entry.labels_needed:.0f}"]
         rows[-1] += ["-" if entry.labels_saved_percent is None else f"{entry.labels_saved_percent:.0f} %"]
+        rows[-1] += [describe_rows(entry.num_rows) or "-"]
     direction = "higher" if first.greater_is_better else "lower"
     names = f"{one_line(first.dataset)}, {one_line(first.model)}: {one_line(first.metric)}"
     title = f"{names} ({direction} is better), mean ± 95 % interval over seeds"
     note = f"No run of `{first.baseline}` to compare with."
     if first.target is not None:
         note = f"Labels needed: to reach {first.target:.4f}, the best mean of {first.baseline}."
+    if any(map(any, (entry.num_rows for entry in comparisons))):
+        note += " n: rows that the metric was measured on."
+    else:
+        rows = [row[:-1] for row in rows]
     return "\n".join([title, "", _aligned(rows), "", note])
+
+
+def describe_rows(num_rows: Sequence[int | None]) -> str:
+    """Return on how many rows the rounds were measured; nothing where a round does not say.
+
+    >>> describe_rows([6, 6]), describe_rows([20, 40]), describe_rows([6, None])
+    ('6', '20-40', '')
+    """
+    known = [count for count in num_rows if count is not None]
+    if not known or len(known) < len(num_rows):
+        return ""
+    return str(known[0]) if min(known) == max(known) else f"{min(known)}-{max(known)}"
 
 
 def format_rounds(points: Sequence[Mapping[str, Any]], metric: str) -> str:
     """Return a plain text table of the rounds of one run: labels, sizes, seconds and `metric`.
 
+    The metric has its 95 % interval and the rows it was measured on, where some round has them.
+
     >>> point = {"round": 0, "num_labeled": 20, "query_size": 20, "train_seconds": 1.5, "acquisition_seconds": 0.25}
-    >>> print(format_rounds([{**point, "metrics": {"eval_accuracy": 0.875}}], "eval_accuracy"))
-    round  labels  query size  train seconds  acquisition seconds  eval_accuracy
-    0          20          20            1.5                  0.2         0.8750
+    >>> point |= {"metrics": {"eval_accuracy": 0.875}, "num_rows": {"eval_accuracy": 40}}
+    >>> print(format_rounds([point | {"intervals": {"eval_accuracy": [0.739, 0.9454]}}], "eval_accuracy"))
+    round  labels  query size  train s  query s  eval_accuracy   95 % interval   n
+    0          20          20      1.5      0.2         0.8750  0.739 to 0.945  40
     """
-    rows = [["round", "labels", "query size", "train seconds", "acquisition seconds", one_line(metric)]]
+    rows = [["round", "labels", "query size", "train s", "query s", one_line(metric), "95 % interval", "n"]]
     for point in points:
         counts = [str(point[name]) for name in ("round", "num_labeled", "query_size")]
         seconds = [f"{point[name]:.1f}" for name in ("train_seconds", "acquisition_seconds")]
-        rows.append([*counts, *seconds, f"{_value(point, metric):.4f}"])
-    return _aligned(rows)
+        ends, count = _known(point, "intervals", metric), _known(point, "num_rows", metric)
+        known = ["" if ends is None else format_interval(ends), "" if count is None else str(count)]
+        rows.append([*counts, *seconds, f"{_value(point, metric):.4f}", *known])
+    shown = [column for column in zip(*rows, strict=True) if any(column[1:]) or not points]
+    return _aligned(list(zip(*shown, strict=True)))
 
 
 def format_estimate(estimate: Estimate | None, decimals: int = 4, sign: str = "") -> str:

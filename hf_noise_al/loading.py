@@ -79,7 +79,9 @@ def load_data(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -
     splits = _splits(arguments, label_columns)
     pool = _split(splits, arguments.train_split, name, "train_split")
     aside: tuple[int, ...] = ()
-    if set(splits) == {arguments.train_split}:
+    if set(splits) == {arguments.train_split} and not arguments.validation_fraction:
+        evaluation: dict[str, Dataset] = {}  # the labeled rows are cross-validated
+    elif set(splits) == {arguments.train_split}:
         aside = _set_aside(pool, arguments, label_columns)
         evaluation = {"": pool.select(aside)}
     else:

@@ -17,6 +17,7 @@ from huggingface_hub import ModelCardData
 from .files import write_atomically
 from .fingerprint import describe
 from .history import RoundRecord
+from .intervals import few_rows, format_interval
 from .shown_text import one_line
 
 if TYPE_CHECKING:
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 LONGEST_NAME, LONGEST_CODE = 200, 2000
 """Letters of a name, and of an acquisition with its settings, that a card shows."""
 
+MOST_NAMES = 8
+"""Metrics of one evaluation set that are named beside its number of rows."""
+
 SETTINGS = (
     *("seed", "num_rounds", "initial_size", "initial_selection", "query_size", "candidate_size", "warm_start"),
+    "eval_folds",
     *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
 )
 
@@ -90,6 +95,7 @@ def model_card(
         f"{len(history)} rounds, chosen by {_code(acquisition)}.",
         "## Learning curve",
         rounds_table(history),
+        *rows_notes(history),
         "## How to reproduce",
         _block(shlex.join(_command(sys.argv))),
         "\n".join(f"- {name}: {_code(value)}" for name, value in settings.items()),
@@ -100,13 +106,47 @@ def model_card(
 
 
 def rounds_table(history: Sequence[RoundRecord]) -> str:
-    """Return the rounds as a Markdown table: labels and every metric."""
+    """Return the rounds as a Markdown table: labels and every metric, with its 95 % interval where it has one."""
     names = list(dict.fromkeys(name for record in history for name in record.metrics))
     lines = ["| " + " | ".join(["round", "labels", *map(_literal, names)]) + " |", "| --: " * (2 + len(names)) + "|"]
     for record in history:
-        values = [f"{record.metrics[name]:.4f}" if name in record.metrics else "" for name in names]
+        values = [_score(record, name) if name in record.metrics else "" for name in names]
         lines.append("| " + " | ".join([str(record.round), str(record.num_labeled), *values]) + " |")
     return "\n".join(lines)
+
+
+def rows_notes(history: Sequence[RoundRecord]) -> list[str]:
+    """Return paragraphs that say on how many rows metrics were measured, and what few rows mean."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in dict.fromkeys(name for record in history for name in record.num_rows):
+        counts = tuple(record.num_rows[name] for record in history if name in record.num_rows)
+        groups.setdefault(counts, []).append(name)
+    shown = [
+        f"{', '.join(map(_literal, names[:MOST_NAMES]))}{', ...' if len(names) > MOST_NAMES else ''} on "
+        f"{_span(counts)} rows"
+        for counts, names in groups.items()
+    ]
+    if not shown:
+        return []
+    interval = " In brackets: 95 % intervals, of these rows alone, not of other seeds or other labels."
+    notes = [f"Measured: {'; '.join(shown)}.{interval if any(record.intervals for record in history) else ''}"]
+    if any(name.startswith("cv_") for names in groups.values() for name in names):
+        notes.append(
+            "`cv_`: cross-validated over the labeled rows of the round. Where a query chose them, they are no random "
+            "sample of the pool."
+        )
+    few = {count for record in history[-1:] for name, count in record.num_rows.items() if name.startswith("eval_")}
+    said = few_rows({"": min(few, default=0)}, crossed=True)
+    return [*notes, f"**{said}**"] if said else notes
+
+
+def _score(record: RoundRecord, name: str) -> str:
+    interval = record.intervals.get(name)
+    return f"{record.metrics[name]:.4f}{'' if interval is None else f' ({format_interval(interval)})'}"
+
+
+def _span(counts: Sequence[int]) -> str:
+    return f"{counts[0]:,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
 
 
 def _literal(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from ._optional import require
-from .learning_curve import Comparison, format_estimate
+from .learning_curve import Comparison, describe_rows, format_estimate
 from .shown_text import one_line
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def plot_curves(comparisons: Sequence[Comparison], path: str | Path) -> None:
 def draw_curves(comparisons: Sequence[Comparison]) -> Figure:
     """Return a figure of one line per acquisition, the mean over seeds, with its 95 % interval as a band.
 
-    The height follows the means: the wide bands of two or three seeds may leave the picture. The figure belongs to no
+    A single seed has bars instead: the 95 % intervals of the rows that it was measured on. The height follows the
+    means and the bars: the wide bands of two or three seeds may leave the picture. The figure belongs to no
     window system and to no pyplot state. Raises `ValueError` where there is nothing to draw.
     """
     if not comparisons:
@@ -68,6 +69,9 @@ def _draw_line(axes: Axes, comparison: Comparison, color: str, marker: str, styl
         low = [value - half for value, half in zip(mean, comparison.half_width, strict=True)]
         high = [value + half for value, half in zip(mean, comparison.half_width, strict=True)]
         axes.fill_between(budgets, low, high, color=color, alpha=0.15, linewidth=0)
+    for budget, ends in zip(budgets, comparison.intervals, strict=False):  # a budget may come twice
+        if ends is not None:
+            axes.plot([budget, budget], ends, color=color, marker="_", lw=1, ms=8, alpha=0.6, zorder=2)
 
 
 def _limit_height(axes: Axes, comparisons: Sequence[Comparison]) -> None:
@@ -75,7 +79,11 @@ def _limit_height(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     margin = 0.4 * (max(means) - min(means)) if means else 0.0
     if margin:
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, min(means) - margin), min(high, max(means) + margin))
+        bars = [end for comparison in comparisons for ends in comparison.intervals if ends for end in ends]
+        reach = margin / 10  # of a bar's end to the frame
+        lowest = min([min(means) - margin, *(end - reach for end in bars)])
+        highest = max([max(means) + margin, *(end + reach for end in bars)])
+        axes.set_ylim(max(low, lowest), min(high, highest))
 
 
 def _describe(axes: Axes, comparisons: Sequence[Comparison]) -> None:
@@ -83,7 +91,8 @@ def _describe(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     axes.set_title(f"{_short(first.dataset)}, {_short(first.model)}", loc="left", fontsize=13, parse_math=False)
     axes.set_xlabel("labeled examples", fontsize=12)
     metric = _shown(first.metric.removeprefix("eval_").replace("_", " "))
-    axes.set_ylabel(metric, fontsize=12, parse_math=False)
+    rows = describe_rows([count for comparison in comparisons for count in comparison.num_rows])
+    axes.set_ylabel(f"{metric} (n = {rows})" if rows else metric, fontsize=12, parse_math=False)
     if len(first.budgets) <= MOST_TICKS:
         axes.set_xticks(first.budgets)
     axes.tick_params(labelsize=11)
@@ -93,7 +102,9 @@ def _describe(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     counts = sorted({len(comparison.seeds) for comparison in comparisons})
     seeds = "1 seed" if counts == [1] else f"{' or '.join(map(str, counts))} seeds"
     band = ", 95 % interval shaded" if any(comparison.half_width for comparison in comparisons) else ""
-    title = f"area under the curve ({seeds}{band})"
+    barred = any(ends for comparison in comparisons for ends in comparison.intervals)
+    bars = f"{' and' if band else ', 95 % interval'} of the n rows as bars" if barred else ""
+    title = f"area under the curve ({seeds}{band}{bars})"
     legend = axes.legend(title=title, fontsize=11, title_fontsize=10, handlelength=3, edgecolor="none", framealpha=0.8)
     legend.set_alignment("left")
     for text in legend.get_texts():

@@ -46,6 +46,10 @@ class RoundFiles:
         """Return the folder of round `number`."""
         return self.folder / f"{number:02d}"
 
+    def folds_folder(self, number: int) -> Path:
+        """Return the folder of the cross-validation of round `number`."""
+        return self.folder / f"{number:02d}-folds"
+
     def clear(self) -> None:
         """Remove what an earlier run left, and take the weights back to the initial ones."""
         if self.initial_saved:
@@ -106,12 +110,18 @@ class RoundFiles:
                 shutil.rmtree(folder, ignore_errors=True)
             write_atomically(folder / LABELS_FILE, json.dumps({"num_labeled": num_labeled}))
         trainer.accelerator.wait_for_everyone()
-        trainer._forget_last_round()
         if trainer.args.warm_start and number > 0:
+            trainer._forget_last_round()
             self._load(self.round_folder(number - 1) / "model")
-        elif trainer.model_init is None:
-            self._load(self.folder / "initial")
+        else:
+            self.start_anew()
         return None if checkpoint is None else str(checkpoint)
+
+    def start_anew(self) -> None:
+        """Put the weights where every training starts that is not a warm one."""
+        self.trainer._forget_last_round()
+        if self.trainer.model_init is None:
+            self._load(self.folder / "initial")
 
     def save(self, number: int, output: TrainOutput, seconds: float) -> None:
         """Keep what round `number` ended with, and nothing else of it; complete as soon as the folder has its name."""

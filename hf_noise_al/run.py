@@ -21,6 +21,7 @@ from .callbacks import ActiveTrainerCallback
 from .files import write_atomically
 from .fingerprint import argument_fingerprint, fingerprint_defaults
 from .interruption import telling_what_is_saved
+from .intervals import measured_on
 from .learning_curve import FILE_NAME, Comparison, LearningCurve, compare, format_rounds, format_table, to_json
 from .loading import (
     checkpoint_classes,
@@ -79,10 +80,11 @@ class CurveWriter(ActiveTrainerCallback):
             (self.folder / CARD).unlink(missing_ok=True)
             save_settings(self.settings, self.folder)
             replace(self.curve, points=tuple(map(asdict, kwargs["history"]))).save(self.folder / FILE_NAME)
-            record = kwargs["record"]
+            record, metric = kwargs["record"], self.curve.metric
             logger.info(
                 f"round {record.round}: {record.num_labeled} labels, "
-                f"{self.curve.metric} {record.metrics.get(self.curve.metric, float('nan')):.4f} "
+                f"{metric} {record.metrics.get(metric, float('nan')):.4f}"
+                f"{measured_on(record.num_rows.get(metric), record.intervals.get(metric))} "
                 f"({record.train_seconds:.1f} s training, {record.acquisition_seconds:.1f} s acquisition)"
             )
 
@@ -95,7 +97,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
     with _refusals():
         settings = settings_of(model, data, training)
         task = _task(data.task)
-        _refuse_settings(task, training)
+        _refuse_settings(task, data, training)
         if training.disable_tqdm:
             hide_progress_bars()
         folder = Path(str(training.output_dir))
@@ -116,7 +118,8 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
         training.dataloader_pin_memory = training.dataloader_pin_memory and training.device.type != "cpu"
         trusts = {"trusted": model.trust_remote_code} if "trusted" in signature(task.load_metrics).parameters else {}
         metrics = task.load_metrics(_metric_names(task, data, ready.targets), ready.targets, **trusts)
-        measured = curve_metric(metrics.names(), list(ready.evaluation) or [""], data.metric_for_curve)
+        sets, folds = list(ready.evaluation), training.eval_folds is not None and not trained_model
+        measured = curve_metric(metrics.names(), sets if folds else sets or [""], data.metric_for_curve, folds)
         if training.metric_for_best_model is not None and training.eval_strategy != "no":
             check_best_metric(metrics.names(), list(ready.evaluation) or [""], training.metric_for_best_model)
         curve = _empty_curve(model, data, training, measured)
@@ -258,7 +261,7 @@ def refuse_settings(runs: Sequence[tuple[ModelArguments, DataArguments, RunArgum
     """Refuse runs that do not fit their task, or whose folder cannot be written, before one is trained."""
     with _refusals():
         for _, data, training in runs:
-            _refuse_settings(_task(data.task), training)
+            _refuse_settings(_task(data.task), data, training)
         for *_, training in runs:
             refuse_unwritable_folder(training)  # last: it makes the folder
 
@@ -359,7 +362,12 @@ def _task(name: str) -> Task:
     return TASKS[name]
 
 
-def _refuse_settings(task: Task, training: RunArguments) -> None:
+def _refuse_settings(task: Task, data: DataArguments, training: RunArguments) -> None:
+    if not data.validation_fraction and training.eval_folds is None:
+        raise ValueError(
+            "`validation_fraction` is 0, so that nothing may be left to measure rounds with. Set it between 0 and 1, "
+            "or measure on the labeled rows with `eval_folds`, such as 5."
+        )
     why = task.refused_acquisitions.get(training.acquisition)
     if why is not None:
         others = ", ".join(sorted(ACQUISITIONS.keys() - task.refused_acquisitions.keys()))

@@ -321,6 +321,9 @@ def _check_history(history: list[RoundRecord], num_labeled: int) -> None:
         _seconds(record.acquisition_seconds)
         if not all(isinstance(name, str) and _is_number(value) for name, value in record.metrics.items()):
             raise ValueError(f"a metric of record {number} of the history is no number")
+        ends = [end for interval in record.intervals.values() for end in interval]
+        if not all(type(count) is int for count in record.num_rows.values()) or not all(map(_is_number, ends)):
+            raise ValueError(f"record {number} of the history has rows or an interval that are no numbers")
 
 
 def _whole(value: object) -> int:

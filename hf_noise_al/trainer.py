@@ -15,19 +15,21 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch import nn
-from transformers import Trainer, set_seed
-from transformers.trainer_utils import TrainOutput
+from transformers import EvalPrediction, Trainer, set_seed
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils.logging import get_logger
 
 from .acquisition import Acquisition, Candidates, NoiseStability, Query
 from .annotators import Annotator, HeldOutLabels, LabelFile
 from .annotators.label_file import KnownRows
 from .augmentation import Augmentation, batch_generator
+from .cross_validation import cross_validate, refuse_a_single_row
 from .earlier_run import keep_earlier_run, refuse_own_file
 from .fingerprint import fingerprint_defaults, run_fingerprint
 from .gradient_sketch import refuse_one_by_one_of_shards
 from .history import RoundRecord
 from .initial_set import initial_set
+from .intervals import few_rows
 from .labeled_split import LABEL_COLUMNS, NUM_WORDS, PoolDataset, content_hash, is_text, predicts_classes, rows_hash
 from .lost_processes import explaining_lost_processes
 from .model_card import write_model_card
@@ -37,6 +39,7 @@ from .pool import Annotation, Label, Pool
 from .query_file import QUERIES_FOLDER, refuse_other_rows, write_query_file
 from .round_files import RoundFiles
 from .run_lock import RunLock
+from .scores import Scores
 from .selection import check_whole_number
 from .set_aside import write_set_aside
 from .shown_text import listed
@@ -105,7 +108,8 @@ class ActiveTrainer(UpstreamTrainer):
             self.acquisition.check_memory(self.model, observable or default_observable(self.model), share)
         self.augmentation = augmentation
         self._batch_of_step = (-1, 0)
-        self._has_looked = False
+        self._has_looked = self._has_told_few_rows = False
+        self._scores: Scores | None = None
         self.set_aside = frozenset(self.data.checked_rows("set_aside", set_aside))
         asked = [row for row in range(len(self.data)) if row not in self.set_aside]
         given = {row: label for row in asked if (label := self.data.labels[row]) is not None}
@@ -167,6 +171,7 @@ class ActiveTrainer(UpstreamTrainer):
     def _run_rounds(
         self, resume_from_checkpoint: bool | str | None, trial: Any, ignore_keys_for_eval: list[str] | None
     ) -> TrainOutput:
+        self._tell_few_rows()
         if resume_from_checkpoint:
             self.resume(resume_from_checkpoint)
             self._check_budget(self._state)
@@ -194,6 +199,7 @@ class ActiveTrainer(UpstreamTrainer):
         """
         if not self.pool.num_labeled:
             raise ValueError("Cannot fine-tune: no row is labeled. Label some with `annotate`, or call `train`.")
+        self._tell_few_rows()
         self._try_to_look()
         with self.alone_in_folder():
             return self._fine_tune(**kwargs)
@@ -202,15 +208,18 @@ class ActiveTrainer(UpstreamTrainer):
         number = self._state.round
         with self._all_or_none():
             pass  # labels that came with the data are on the disk before they are trained on
+        crossed = self._cross_validate(**kwargs)
         output, seconds = self._train_round(number, **kwargs)
-        metrics = self._evaluate_round()
+        scores = self._evaluate_round().beside(crossed)
         record = RoundRecord(
             round=number,
             num_labeled=self.pool.num_labeled,
             query_size=self.pool.num_labeled - (self.history[-1].num_labeled if self.history else 0),
             train_seconds=seconds,
             acquisition_seconds=self._state.acquisition_seconds,
-            metrics=metrics,
+            metrics=scores.metrics,
+            num_rows=scores.num_rows,
+            intervals=scores.intervals,
         )
         with self._all_or_none() as state:
             state.history.append(record)
@@ -329,6 +338,15 @@ class ActiveTrainer(UpstreamTrainer):
             self._observer(list(range(min(2, len(self.data))))).try_some(observable)
         self._has_looked = True
 
+    def _tell_few_rows(self) -> None:
+        """Warn, once, of evaluation sets whose metrics say little."""
+        sets: Any = self.eval_dataset if isinstance(self.eval_dataset, Mapping) else {"": self.eval_dataset}
+        counts = {str(name): len(rows) for name, rows in sets.items() if hasattr(rows, "__len__")}
+        said = few_rows(counts, crossed=self.args.eval_folds is not None)
+        if said is not None and not self._has_told_few_rows and self.is_world_process_zero():
+            logger.warning(said)
+        self._has_told_few_rows = True
+
     def _start_afresh(self) -> None:
         fresh = self._state.afresh()
         self._check_budget(fresh)  # before anything of an earlier run goes
@@ -407,6 +425,8 @@ class ActiveTrainer(UpstreamTrainer):
         queries = args.num_rounds - 1 - state.round + (state.phase != "fine_tune" and state.round > 0)
         initial = 0 if pool.num_labeled else args.initial_size
         needed = pool.num_labeled + initial + max(queries, 0) * args.query_size
+        if args.eval_folds is not None:
+            refuse_a_single_row(pool.num_labeled + initial)
         size = pool.size - len(pool.set_aside)
         if needed > size:
             aside = f" beside the {len(pool.set_aside)} set aside" if pool.set_aside else ""
@@ -545,19 +565,43 @@ class ActiveTrainer(UpstreamTrainer):
             return saved
         started = time.perf_counter()
         checkpoint = self._files.begin(number, self.pool.num_labeled)
-        set_seed(self.args.seed)
         model_init = self.model_init
-        self._round_folder, self._batch_of_step = self._files.round_folder(number), (-1, 0)
         try:
             if self.args.warm_start and number > 0:
                 self.model_init = None  # upstream would make a new model
-            output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            output = self._train_once(self._files.round_folder(number), checkpoint, **kwargs)
         finally:
-            self._round_folder, self.model_init = None, model_init
-        self._check_wrapping()
+            self.model_init = model_init
         seconds = time.perf_counter() - started
         self._files.save(number, output, seconds)
         return output, seconds
+
+    def _train_once(self, folder: Path, checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
+        """Train on the labeled split, with checkpoints in `folder`."""
+        set_seed(self.args.seed)
+        self._round_folder, self._batch_of_step = folder, (-1, 0)
+        try:
+            output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        finally:
+            self._round_folder = None
+        self._check_wrapping()
+        return output
+
+    def _cross_validate(self, **kwargs: Any) -> Scores:
+        """Measure the labeled rows, where ``args.eval_folds`` asks for that; the round's training comes after it."""
+        if self.args.eval_folds is None:
+            return Scores()
+        split = self._split
+
+        def train(rows: Dataset, folder: Path) -> None:
+            self._files.start_anew()
+            self._split = (self.pool, self.pool.num_labeled, rows)
+            try:
+                self._train_once(folder, **kwargs)
+            finally:
+                self._split = split
+
+        return cross_validate(self, self.args.eval_folds, train, self._generator())
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Take one batch forward and back, changed by the augmentation where there is one."""
@@ -573,16 +617,41 @@ class ActiveTrainer(UpstreamTrainer):
         number = batch * self.args.world_size + self.args.process_index
         return batch_generator(self.args.seed, self._state.round, self.state.global_step, number)
 
-    def _evaluate_round(self) -> dict[str, float]:
+    def _evaluate_round(self) -> Scores:
         if self.eval_dataset is None:
-            return {}
+            return Scores()
         timing = ("_runtime", "_per_second", "_preparation_time")
-        found = self.evaluate()
-        return {
-            name: float(value)
-            for name, value in found.items()
-            if name != "epoch" and not name.endswith(timing) and isinstance(value, int | float)
-        }
+        self._scores = scores = Scores()
+        try:
+            found = self.evaluate()
+        finally:
+            self._scores = None
+        return scores.only(
+            {
+                name: float(value)
+                for name, value in found.items()
+                if name != "epoch" and not name.endswith(timing) and isinstance(value, int | float)
+            }
+        )
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate as upstream does; at the end of a round, keep on how many rows that was, and the intervals."""
+        output = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix=metric_key_prefix
+        )
+        if self._scores is not None:
+            labels: Any = output.label_ids  # None where there are no metrics
+            prediction = EvalPrediction(predictions=output.predictions, label_ids=labels)
+            rows = output.num_samples or 0
+            self._scores.add(metric_key_prefix, output.metrics or {}, rows, prediction, self.compute_metrics)
+        return output
 
     def _log_round(self, record: RoundRecord) -> None:
         values = {

@@ -53,6 +53,14 @@ class ActiveTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Keep the checkpoints and the model of every round, not only what a resumed run needs."},
     )
+    eval_folds: int | None = field(
+        default=None,
+        metadata={
+            "help": "Cross-validate over the labeled rows of each round: this many folds, so many more trainings. "
+            "Metrics are called cv_...; they are of the labeled rows, no random sample where queries chose them. With "
+            "validation_fraction 0 no rows are set aside."
+        },
+    )
     acquisition: str = field(
         default="noise_stability", metadata={"help": f"How queries are chosen: {', '.join(ACQUISITIONS)}."}
     )
@@ -78,6 +86,7 @@ class ActiveTrainingArguments(TrainingArguments):
                 f"Cannot query {self.query_size} of {self.candidate_size} candidates. "
                 "Raise `candidate_size` or lower `query_size`."
             )
+        self._check_folds()
         if self.initial_selection not in INITIAL_SELECTIONS:
             raise ValueError(
                 f"Unknown `initial_selection` {self.initial_selection!r}. Use one of {', '.join(INITIAL_SELECTIONS)}."
@@ -89,6 +98,21 @@ class ActiveTrainingArguments(TrainingArguments):
         """Return the acquisition that these arguments name, with its settings."""
         assert isinstance(self.acquisition_kwargs, dict | None)  # a JSON text was read in `__post_init__`
         return ACQUISITIONS[self.acquisition](**(self.acquisition_kwargs or {}))
+
+    def _check_folds(self) -> None:
+        if self.eval_folds is None:
+            return
+        check_whole_number("eval_folds", self.eval_folds, 2)
+        if self.warm_start:
+            raise ValueError(
+                "`eval_folds` cannot be used with `warm_start`: each fold would start from weights that were trained "
+                "on its rows. Leave one of them out."
+            )
+        if self.include_for_metrics:
+            raise ValueError(
+                f"`eval_folds` cannot be used with `include_for_metrics` ({', '.join(self.include_for_metrics)}): "
+                "predictions of the folds are measured together, and only these are kept. Leave one of them out."
+            )
 
     def _check_acquisition(self) -> None:
         if self.acquisition not in ACQUISITIONS:

@@ -420,11 +420,95 @@ def test_table_shows_intervals_of_several_seeds():
 
 def test_table_of_rounds():
     assert format_rounds(make_curve([0.5, math.nan, 0.75]).points, "eval_accuracy").splitlines() == [
-        "round  labels  query size  train seconds  acquisition seconds  eval_accuracy",
-        "0         100         100            1.2                  2.5         0.5000",
-        "1         200         100            2.2                  2.5            nan",
-        "2         400         100            3.2                  2.5         0.7500",
+        "round  labels  query size  train s  query s  eval_accuracy",
+        "0         100         100      1.2      2.5         0.5000",
+        "1         200         100      2.2      2.5            nan",
+        "2         400         100      3.2      2.5         0.7500",
     ]
+
+
+# On how many rows, with which interval
+
+
+def with_rows(curve, num_rows, intervals=None):
+    """Return `curve` as this release writes it."""
+    ends = intervals or [[value - 0.1, value + 0.1] for value in curve.values]
+    points = [
+        {**point, "num_rows": {"eval_accuracy": count, "eval_loss": count}, "intervals": {"eval_accuracy": pair}}
+        for point, count, pair in zip(curve.points, num_rows, ends, strict=True)
+    ]
+    return dataclasses.replace(curve, points=tuple(points))
+
+
+def test_a_curve_knows_its_rows_and_intervals_after_a_journey_to_the_disk(tmp_path):
+    curve = with_rows(make_curve([0.5, 0.7, 0.8]), [6, 6, 6])
+    curve.save(tmp_path / "learning_curve.json")
+    again = LearningCurve.load(tmp_path)
+    assert again.num_rows == (6, 6, 6)
+    assert again.intervals == curve.intervals == tuple((value - 0.1, value + 0.1) for value in curve.values)
+    loss = dataclasses.replace(again, metric="eval_loss")
+    assert loss.num_rows == (6, 6, 6) and loss.intervals == (None, None, None)
+
+
+def test_a_curve_of_an_earlier_release_knows_neither():
+    curve = make_curve([0.5, 0.7, 0.8])
+    assert curve.num_rows == curve.intervals == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"num_rows": {"eval_accuracy": "6"}}, "`num_rows` of round 0 should be a whole number, found '6'"),
+        ({"num_rows": [6]}, r"`num_rows` of round 0 should be an object, found \[6\]"),
+        ({"intervals": {"eval_accuracy": [0.5]}}, r"`intervals` of round 0 should be two numbers, found \[0.5\]"),
+        ({"intervals": {"eval_accuracy": [0.5, None]}}, "should be two numbers"),
+    ],
+)
+def test_rows_and_intervals_that_are_none_are_refused_with_the_file(tmp_path, change, told):
+    curve = make_curve([0.5], budgets=(100,))
+    dataclasses.replace(curve, points=({**curve.points[0], **change},)).save(tmp_path / "learning_curve.json")
+    with pytest.raises(ValueError, match=told):
+        LearningCurve.load(tmp_path)
+
+
+def test_a_table_of_rounds_shows_interval_and_rows_and_fits_a_terminal():
+    points = with_rows(make_curve([0.5, 0.7, 1.0]), [6, 6, 1000], [[0.19, 0.81], None, [0.61, 1.0]]).points
+    table = format_rounds([*points[:2], {**points[2], "round": 12, "num_labeled": 12000}], "eval_accuracy")
+    assert table.splitlines() == [
+        "round  labels  query size  train s  query s  eval_accuracy   95 % interval     n",
+        "0         100         100      1.2      2.5         0.5000  0.190 to 0.810     6",
+        "1         200         100      2.2      2.5         0.7000                     6",
+        "12      12000         100      3.2      2.5         1.0000  0.610 to 1.000  1000",
+    ]
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def test_rounds_of_an_earlier_release_stand_beside_those_of_this_one():
+    _, old, _ = make_curve([0.5, 0.7, 0.8]).points
+    new, *_ = with_rows(make_curve([0.5, 0.7, 0.8]), [6, 6, 6]).points
+    lines = format_rounds([new, old], "eval_accuracy").splitlines()
+    assert lines[1].endswith("0.400 to 0.600  6") and lines[2].rstrip().endswith("0.7000")
+
+
+def test_a_comparison_says_on_how_many_rows_and_one_seed_has_the_interval_of_them():
+    runs = [with_rows(make_curve([0.5, 0.7, 0.8], seed=seed), [20 + seed] * 3) for seed in (0, 1)]
+    old = make_curve([0.5, 0.6, 0.7], "random")
+    ours, theirs = compare([*runs, old])
+    assert ours.num_rows == (20, 20, 20) and theirs.num_rows == (None, None, None)
+    assert ours.intervals == (None, None, None), "of two seeds there is the interval of seeds"
+    (alone,) = compare(runs[:1])
+    assert alone.intervals == runs[0].intervals and None not in alone.intervals
+    assert json.loads(to_json([alone]))[0]["num_rows"] == [20, 20, 20]
+
+
+def test_the_table_of_acquisitions_has_the_rows_where_a_run_says():
+    old = make_curve([0.5, 0.6, 0.7], "random")
+    header, ours, theirs, *_ = format_table(
+        compare([with_rows(make_curve([0.5, 0.7, 0.8]), [6, 8, 9]), old])
+    ).splitlines()[2:]
+    assert header.endswith("labels saved    n") and ours.endswith("  6-9") and theirs.endswith("    -")
+    assert "n: rows that the metric was measured on." in format_table(compare([with_rows(old, [6] * 3)]))
+    assert format_table(compare([old])).splitlines()[2].endswith("labels saved")
 
 
 def test_estimate_as_text():

@@ -58,6 +58,12 @@ def test_the_part_set_aside_is_the_same_every_time_and_another_with_another_seed
     assert first == again != other
 
 
+def test_no_rows_are_set_aside_where_none_are_asked_for(tmp_path: Path, rows: Dataset) -> None:
+    rows.to_csv(str(tmp_path / "rows.csv"))
+    pool, evaluation = load_data(data(tmp_path / "rows.csv", validation_fraction=0))
+    assert evaluation == {} and pool["text"][:] == rows["text"][:]
+
+
 def test_rows_are_set_aside_by_the_first_label_column_that_is_there(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     Dataset.from_list([{"id": row, "label": row % 2, "tags": [0] if row < 4 else None} for row in range(20)]).to_json(

@@ -52,6 +52,25 @@ def test_every_glue_task_has_its_own_metrics(task: str) -> None:
     assert list(found) == list(expected)
 
 
+def test_cross_validated_metrics_are_offered_with_folds_alone() -> None:
+    assert curve_metric(["accuracy"], [""], "cv_accuracy", folds=True) == "cv_accuracy"
+    assert curve_metric(["accuracy"], [""], folds=True) == "eval_accuracy"
+    assert curve_metric(["accuracy"], [], folds=True) == "cv_accuracy", "without an evaluation set there is no other"
+    assert curve_metric(["accuracy"], [], "cv_loss", folds=True) == "cv_loss"
+    with pytest.raises(ValueError, match="Unknown `metric_for_curve` cv_accuracy"):
+        curve_metric(["accuracy"], [""], "cv_accuracy")
+    with pytest.raises(ValueError, match=r"Did you mean `cv_accuracy`\? It can be: cv_accuracy, cv_loss"):
+        curve_metric(["accuracy"], [], "cv_acuracy", folds=True)
+    with pytest.raises(ValueError, match="Unknown `metric_for_curve` accuracy"):
+        curve_metric(["accuracy"], [], "accuracy", folds=True)
+
+
+def test_intervals_are_no_metrics_to_choose() -> None:
+    metrics = load_metrics(["accuracy", "f1"], BINARY)
+    answer = random_answer(BINARY)
+    assert metrics.names() == tuple(metrics(answer)) == ("accuracy", "f1")
+
+
 def test_f1_is_of_class_one_macro_or_micro_by_the_number_of_classes() -> None:
     for targets, average in ((BINARY, "binary"), (THREE, "macro"), (SETS, "micro")):
         answer = random_answer(targets)

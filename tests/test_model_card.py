@@ -11,7 +11,7 @@ from tiny_run import make_trainer
 
 from hf_noise_al import NoiseStability
 from hf_noise_al.history import RoundRecord
-from hf_noise_al.model_card import _code, _command, _literal, rounds_table
+from hf_noise_al.model_card import _code, _command, _literal, rounds_table, rows_notes
 
 
 def test_the_card_tells_data_budget_acquisition_curve_and_settings(
@@ -61,6 +61,42 @@ def test_rounds_table_has_every_metric() -> None:
         "| 1 | 20 |  | 0.2500 |",
     ]
     assert rounds_table([]).splitlines()[0] == "| round | labels |"
+
+
+def test_the_card_says_on_how_many_rows_with_which_interval_and_what_few_rows_mean() -> None:
+    history = [
+        RoundRecord(
+            *(number, 10 * number + 10, 10, 1.0, 0.0),
+            {"eval_acc": 1.0, "eval_loss": 0.5, "cv_acc": 0.9},
+            {"eval_acc": 6, "eval_loss": 6, "cv_acc": 10 * number + 10},
+            {"eval_acc": [0.61, 1.0], "cv_acc": [0.6, 0.98]},
+        )
+        for number in range(2)
+    ]
+    assert (
+        rounds_table(history).splitlines()[-1]
+        == "| 1 | 20 | 1.0000 (0.610 to 1.000) | 0.5000 | 0.9000 (0.600 to 0.980) |"
+    )
+    measured, crossed, few = rows_notes(history)
+    assert measured.startswith("Measured: eval_acc, eval_loss on 6 rows; cv_acc on 10 to 20 rows. In brackets: 95 %")
+    assert "cross-validated over the labeled rows" in crossed and "no random sample" in crossed
+    assert few.startswith("**Few rows to measure on: the evaluation set has 6 rows.") and "0.61 to 1.00" in few
+
+
+def test_a_card_of_enough_rows_warns_of_nothing_and_one_of_an_earlier_release_says_nothing() -> None:
+    enough = RoundRecord(0, 10, 10, 1.0, 0.0, {"eval_acc": 1.0}, {"eval_acc": 50})
+    assert rows_notes([enough]) == ["Measured: eval_acc on 50 rows."]
+    assert rows_notes([RoundRecord(0, 10, 10, 1.0, 0.0, {"eval_acc": 1.0})]) == rows_notes([]) == []
+    many = {f"eval_iou_{number}": 90 for number in range(300)}
+    assert len(rows_notes([RoundRecord(0, 1, 1, 1.0, 0.0, dict.fromkeys(many, 0.5), many)])[0]) < 200
+
+
+def test_the_card_of_a_run_names_its_rows(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, num_rounds=1)
+    trainer.train()
+    trainer.create_model_card()
+    text = (tmp_path / "README.md").read_text()
+    assert "Measured: eval_loss, eval_accuracy on 20 rows." in text and "**Few rows to measure on" in text
 
 
 def test_secrets_do_not_get_into_the_command() -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from matplotlib.colors import to_hex
-from test_learning_curve import make_curve, make_study
+from test_learning_curve import make_curve, make_study, with_rows
 
 from hf_noise_al.learning_curve import compare
 from hf_noise_al.plotting import BASELINE_COLOR, draw_curves, plot_curves
@@ -55,6 +55,28 @@ def test_single_seed_has_a_line_and_no_band():
     assert list(lines_of(figure)) == ["noise_stability"]
     assert len(figure.axes[0].collections) == 0
     assert figure.axes[0].get_legend().get_title().get_text() == "area under the curve (1 seed)"
+
+
+def test_single_seed_has_the_intervals_of_its_rows_as_bars_and_their_number():
+    curve = with_rows(make_curve([0.5, 0.7, 0.8]), [6, 6, 6], [[0.1, 0.9], None, [0.5, 1.0]])
+    axes = draw_curves(compare([curve])).axes[0]
+    _, *bars = axes.get_lines()
+    assert [(tuple(bar.get_xdata()), tuple(bar.get_ydata())) for bar in bars] == [
+        ((100, 100), (0.1, 0.9)),
+        ((400, 400), (0.5, 1.0)),
+    ]
+    low, high = axes.get_ylim()
+    assert low < 0.1 and high > 1.0, "bars stay in the picture"
+    assert axes.get_ylabel() == "accuracy (n = 6)"
+    title = axes.get_legend().get_title().get_text()
+    assert title == "area under the curve (1 seed, 95 % interval of the n rows as bars)"
+    assert len(axes.get_legend().get_texts()) == 1
+
+
+def test_several_seeds_say_their_rows_and_have_no_bars():
+    runs = [with_rows(make_curve([0.5, 0.7, 0.8 + seed / 10], seed=seed), [20, 30, 40]) for seed in (0, 1)]
+    axes = draw_curves(compare(runs)).axes[0]
+    assert len(axes.get_lines()) == 1 and axes.get_ylabel() == "accuracy (n = 20-40)"
 
 
 def test_one_point_is_visible(tmp_path):

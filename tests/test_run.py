@@ -8,6 +8,7 @@ from datasets import Dataset, DatasetDict
 
 from hf_noise_al.arguments import parse
 from hf_noise_al.history import RoundRecord
+from hf_noise_al.intervals import wilson
 from hf_noise_al.learning_curve import LearningCurve
 from hf_noise_al.recipe import InvalidArgument
 from hf_noise_al.run import Job, is_finished, prepare, refuse_folder_in_use, train
@@ -103,6 +104,55 @@ def test_a_picture_that_cannot_be_drawn_costs_nothing_but_itself(
     (told,) = [record.getMessage() for record in caplog.records]
     assert f"Cannot draw {made.folder / 'learning_curve.png'}: " in told and "\n" not in told
     assert f"`hf-noise-al compare {made.folder} --plot learning_curve.png`" in told
+
+
+def few_labels(tmp_path: Path, tiny_bert_folder: Path, rows: Dataset, *flags: str) -> Job:
+    """Return a run over one csv file."""
+    rows.to_csv(str(tmp_path / "rows.csv"))
+    own = f"--dataset_name={tmp_path}/rows.csv --model_name_or_path={tiny_bert_folder} --output_dir={tmp_path}/out"
+    fast = "--num_rounds 2 --initial_size 8 --query_size 4 --max_steps 1 --use_cpu true --save_strategy no"
+    rest = "--disable_tqdm true --acquisition random --report_to none"
+    return prepare(*parse(None, [*own.split(), *fast.split(), *rest.split(), *flags]))
+
+
+def test_a_score_of_few_rows_says_so_in_table_log_file_card_and_picture(
+    tmp_path: Path, tiny_bert_folder: Path, make_texts: Callable[..., Dataset], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = few_labels(tmp_path, tiny_bert_folder, make_texts(60), "--log_level", "info")
+    with caplog.at_level("INFO", "hf_noise_al"):
+        table = train(made).splitlines()
+    last = made.trainer.history[-1]
+    value, (low, high) = last.metrics["eval_accuracy"], last.intervals["eval_accuracy"]
+    assert (low, high) == pytest.approx(wilson(round(6 * value), 6))
+    assert table[0].split()[-5:] == ["eval_accuracy", "95", "%", "interval", "n"]
+    assert table[-1].endswith(f"{value:.4f}  {low:.3f} to {high:.3f}  6")
+    assert f"eval_accuracy {value:.4f} [{low:.3f} to {high:.3f}, n = 6]" in caplog.text
+    assert caplog.text.count("the evaluation set has 6 rows") == 1
+    (_, point) = LearningCurve.load(made.folder).points
+    assert point["num_rows"]["eval_accuracy"] == 6 and point["intervals"]["eval_accuracy"] == [low, high]
+    card = (made.folder / "README.md").read_text()
+    assert f"{value:.4f} ({low:.3f} to {high:.3f})" in card and "**Few rows to measure on" in card
+
+
+def test_a_csv_of_few_labels_is_cross_validated_and_nothing_is_set_aside(
+    tmp_path: Path, tiny_bert_folder: Path, make_texts: Callable[..., Dataset]
+) -> None:
+    flags = ["--eval_folds", "2", "--validation_fraction", "0", "--metric_for_curve", "cv_accuracy"]
+    made = few_labels(tmp_path, tiny_bert_folder, make_texts(20), *flags)
+    assert made.trainer.pool.size == 20 and made.trainer.eval_dataset is None
+    table = train(made).splitlines()
+    assert "cv_accuracy" in table[0] and [line.split()[-1] for line in table[1:]] == ["8", "12"]
+    curve = LearningCurve.load(made.folder)
+    assert (curve.metric, curve.greater_is_better, curve.num_rows) == ("cv_accuracy", True, (8, 12))
+    assert all(low <= value <= high for value, (low, high) in zip(curve.values, curve.intervals, strict=True))
+    assert "cross-validated over the labeled rows" in (made.folder / "README.md").read_text()
+
+
+def test_setting_nothing_aside_without_folds_is_refused(
+    tmp_path: Path, tiny_bert_folder: Path, make_texts: Callable[..., Dataset]
+) -> None:
+    with pytest.raises(InvalidArgument, match=r"`validation_fraction` is 0, .*`eval_folds`, such as 5"):
+        few_labels(tmp_path, tiny_bert_folder, make_texts(20), "--validation_fraction", "0")
 
 
 def test_a_folder_in_use_is_refused_unless_resumed_or_replaced(tmp_path: Path) -> None:

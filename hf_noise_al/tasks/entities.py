@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from huggingface_hub import constants
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import EvalPrediction
 from transformers.utils import logging
 
+from ..intervals import Interval
 from ..recipe import did_you_mean
 from .metrics import diverged
+from .score_intervals import RATIOS, draw_counts, interval_of, recall
 from .targets import Targets
 from .words import NO_TAG
 
@@ -55,18 +58,23 @@ def measure_entities(predictions: Sentences, references: Sentences) -> dict[str,
 
     A number with nothing to divide by is 0.0.
     """
-    correct = found = wanted = right = words = 0
-    for predicted, reference in zip(predictions, references, strict=True):
-        ours, theirs = entities(predicted), entities(reference)
-        correct, found, wanted = correct + len(ours & theirs), found + len(ours), wanted + len(theirs)
-        right += sum(a == b for a, b in zip(predicted, reference, strict=True))
-        words += len(reference)
+    correct, found, wanted, right, words = count_entities(predictions, references).sum(axis=0).tolist()
     return {
         "f1": 2 * correct / max(found + wanted, 1),
         "precision": correct / max(found, 1),
         "recall": correct / max(wanted, 1),
         "accuracy": right / max(words, 1),
     }
+
+
+def count_entities(predictions: Sentences, references: Sentences) -> NDArray[np.int64]:
+    """Return entities that are correct, found and wanted, words that are right, and words, by sentence: (n, 5)."""
+    rows = []
+    for predicted, reference in zip(predictions, references, strict=True):
+        ours, theirs = entities(predicted), entities(reference)
+        right = sum(a == b for a, b in zip(predicted, reference, strict=True))
+        rows.append((len(ours & theirs), len(ours), len(theirs), right, len(reference)))
+    return np.array(rows, dtype=np.int64).reshape(-1, 5)
 
 
 @dataclass(frozen=True)
@@ -79,17 +87,37 @@ class WordMetrics:
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Return the metrics of predicted class numbers, (N, T), where ``label_ids`` is not -100."""
+        found = self.measure(*self._sentences(prediction))
+        return {name: float(found[name]) for name in self.wanted}
+
+    def intervals(self, prediction: EvalPrediction, values: Mapping[str, float]) -> dict[str, Interval]:
+        """Return the 95 % intervals of `values`, the metrics of `prediction`; sentences are weighed whole.
+
+        See `hf_noise_al.tasks.score_intervals`. A number of others' code has one where it is the number known here.
+        """
+        sentences = self._sentences(prediction)
+        rows, ours = count_entities(*sentences), measure_entities(*sentences)
+        correct, found, wanted, right, words = (rows[:, [column]] for column in range(5))
+        entity_draws, word_draws = draw_counts(correct, wanted, found), draw_counts(right, words, words)
+        draws = {name: measure(entity_draws) for name, measure in RATIOS.items()} | {"accuracy": recall(word_draws)}
+        return {
+            name: interval_of(value, draws[name][:, 0])
+            for name, value in values.items()
+            if name in draws and np.isclose(value, ours[name])
+        }
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the numbers."""
+        return self.wanted
+
+    def _sentences(self, prediction: EvalPrediction) -> tuple[Sentences, Sentences]:
+        """Return the tags that were predicted and those that are right, where there is a label."""
         chosen, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
         there = labels != NO_TAG
         broken = ((chosen == NOT_FINITE) & there).any(axis=1)
         if broken.any():
             raise diverged(f"evaluation row {int(broken.argmax())}")
-        found = self.measure(self._named(chosen, there), self._named(labels, there))
-        return {name: float(found[name]) for name in self.wanted}
-
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the numbers."""
-        return self.wanted
+        return self._named(chosen, there), self._named(labels, there)
 
     def _named(self, numbers: Any, there: Any) -> Sentences:
         return [[self.class_names[number] for number in row[words]] for row, words in zip(numbers, there, strict=True)]

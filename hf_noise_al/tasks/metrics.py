@@ -18,8 +18,21 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction
 from transformers.utils import logging
 
+from ..intervals import Interval, wilson
 from ..recipe import did_you_mean
 from ..shown_text import listed, one_line
+from .score_intervals import (
+    RATIOS,
+    draw_classes,
+    draw_counts,
+    error_interval,
+    interval_of,
+    interval_of_mean,
+    matthews_correlation,
+    pearson_interval,
+    r2_interval,
+    spearman_interval,
+)
 from .targets import MULTI_LABEL, REGRESSION, Targets
 
 logger = logging.get_logger(__name__)
@@ -49,18 +62,38 @@ class Metrics:
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Return every metric of `prediction`; a number that is not defined counts as 0.0, with a log line."""
+        answers, references = self._answers(prediction)
+        found: dict[str, float] = {}
+        for measure in self.measures:
+            with warnings.catch_warnings():  # a constant prediction is told below, once and in our words
+                warnings.simplefilter("ignore")
+                found |= measure(answers, references)
+        return {name: _defined(name, float(value)) for name, value in found.items() if np.ndim(value) == 0}
+
+    def intervals(self, prediction: EvalPrediction, values: Mapping[str, float]) -> dict[str, Interval]:
+        """Return the 95 % intervals of `values`, the metrics of `prediction`, as far as they have some.
+
+        See `hf_noise_al.tasks.score_intervals`. A number of others' code has one where it is the number known here.
+        """
+        answers, references = self._answers(prediction)
+        averaging = _averaging(self.targets)
+        found: dict[str, Interval | None] = {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name, value in values.items():
+                if name in _MEASURES and np.isclose(_MEASURES[name](answers, references, averaging), value):
+                    found[name] = _interval(name, value, answers, references, self.targets)
+        return {name: interval for name, interval in found.items() if interval is not None}
+
+    def _answers(self, prediction: EvalPrediction) -> tuple[Array, Array]:
+        """Return answers and references: numbers, classes, or a 0 or 1 for every label."""
         logits = prediction.predictions
         outputs = np.asarray(logits[0] if isinstance(logits, tuple) else logits)
         references = np.asarray(prediction.label_ids)
         if self.targets.problem_type != REGRESSION:
             references = references.astype(np.int64)
         _require_finite(outputs)
-        found: dict[str, float] = {}
-        for measure in self.measures:
-            with warnings.catch_warnings():  # a constant prediction is told below, once and in our words
-                warnings.simplefilter("ignore")
-                found |= measure(_decide(outputs, self.targets), references)
-        return {name: _defined(name, float(value)) for name, value in found.items() if np.ndim(value) == 0}
+        return _decide(outputs, self.targets), references
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the numbers, found by measuring a made-up perfect answer."""
@@ -82,14 +115,22 @@ def load_metrics(names: Sequence[str], targets: Targets, trusted: bool = False) 
     return Metrics(tuple(_load(name, targets, trusted) for name in names), targets)
 
 
-def curve_metric(names: Sequence[str], evaluation_sets: Sequence[str], wanted: str | None = None) -> str:
+def curve_metric(
+    names: Sequence[str], evaluation_sets: Sequence[str], wanted: str | None = None, folds: bool = False
+) -> str:
     """Return the full name, as in `Trainer`'s metrics, of the metric that the learning curve shows.
 
-    `names` are those of `Metrics.names`; `wanted` may leave out ``eval_`` and, for the first set, the set's name.
+    `names` are those of `Metrics.names`; `wanted` may leave out ``eval_`` and, for the first set, the set's name. With
+    `folds` there are the cross-validated ones, ``cv_...``, too; without evaluation sets there are no others.
     """
-    known = _full_names(names, evaluation_sets)
+    crossed = [f"cv_{name}" for name in (*names, "loss")] if folds else []
+    known = [*_full_names(names, evaluation_sets), *crossed]
     if wanted is None:
         return known[0]
+    if wanted in crossed:
+        return wanted
+    if not evaluation_sets:
+        raise _unknown("metric_for_curve", wanted, known)
     short = wanted.removeprefix("eval_")
     first = f"eval_{evaluation_sets[0]}_{short}" if evaluation_sets[0] else f"eval_{short}"
     for candidate in (f"eval_{short}", first):
@@ -111,7 +152,7 @@ def _full_names(names: Sequence[str], evaluation_sets: Sequence[str]) -> list[st
 
 
 def _unknown(setting: str, wanted: str, known: list[str]) -> ValueError:
-    near = did_you_mean(f"eval_{wanted.removeprefix('eval_')}", known)
+    near = did_you_mean(wanted if wanted.startswith("cv_") else f"eval_{wanted.removeprefix('eval_')}", known)
     return ValueError(f"Unknown `{setting}` {one_line(wanted)}.{near} It can be: {listed(known, 50)}.")
 
 
@@ -220,6 +261,36 @@ _MEASURES: dict[str, Callable[[Array, Array, Mapping[str, str]], float]] = {
     "pearsonr": _scipy("pearsonr"),
     "spearmanr": _scipy("spearmanr"),
 }
+
+
+def _interval(name: str, value: float, answers: Array, references: Array, targets: Targets) -> Interval | None:
+    if targets.problem_type == REGRESSION:
+        return _interval_of_numbers(name, value, answers.astype(np.float64), references.astype(np.float64))
+    if name == "accuracy":
+        return wilson(round(value * len(references)), len(references))
+    if targets.problem_type == MULTI_LABEL:
+        rows = [side.sum(axis=1, keepdims=True) for side in (answers * references, references, answers)]
+        return interval_of(value, RATIOS[name](draw_counts(*rows))[:, 0])
+    two = targets.num_labels == 2
+    classes = np.arange(2) if two else np.union1d(answers, references)
+    counts = draw_classes(answers, references, classes, 1 / max(len(classes), 2))
+    if name == "matthews_correlation":
+        return interval_of(value, matthews_correlation(counts))
+    draws = RATIOS[name](counts)
+    return interval_of(value, draws[:, 1]) if two else interval_of_mean(value, draws)
+
+
+def _interval_of_numbers(name: str, value: float, answers: Array, references: Array) -> Interval | None:
+    if name == "mae":
+        return error_interval(abs(answers - references))
+    if name in ("mse", "rmse"):
+        found = error_interval((answers - references) ** 2)
+        return found if found is None or name == "mse" else (math.sqrt(found[0]), math.sqrt(found[1]))
+    if name in ("r2", "r_squared"):
+        return r2_interval(answers, references)
+    if name == "spearmanr":
+        return spearman_interval(value, len(references))
+    return pearson_interval(value, answers, references) if name.startswith("pearson") else None
 
 
 def _decide(outputs: Array, targets: Targets) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import EvalPrediction
 
+from ..intervals import Interval
 from ..recipe import did_you_mean
 from .masks import VOID, unflatten_masks
 from .metrics import diverged
+from .score_intervals import draw_counts, interval_of, interval_of_mean, iou, recall
 from .targets import Targets
 
 SUMMARIES = ("mean_iou", "mean_accuracy", "overall_accuracy")
@@ -73,19 +75,48 @@ class SegmentationMetrics:
     class_names: tuple[str, ...]
     matrix: Tensor | None = field(default=None, init=False)
     """(C, C), true class by predicted one: the pixels of the batches so far."""
+    images: list[Tensor] = field(default_factory=list, init=False)
+    """(B, 3, C) of each batch: the pixels of a class that are right, those that are its own, those taken for it."""
 
     def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
         """Add the counts of a batch, (B, C, C); return every metric of all batches after the last one."""
         counts = torch.as_tensor(prediction.predictions)
+        if self.matrix is None:
+            self.images = []
         if bool((counts == _DIVERGED).any()):
             self.matrix = None
             raise diverged("an evaluation image")
         added = counts.sum(dim=0).cpu()
         self.matrix = added if self.matrix is None else self.matrix + added
+        parts = [counts.diagonal(dim1=1, dim2=2), counts.sum(dim=2), counts.sum(dim=1)]
+        self.images.append(torch.stack(parts, dim=1).cpu())
         if not compute_result:
             return {}
         matrix, self.matrix = self.matrix, None
         return segmentation_scores(matrix, self.class_names)
+
+    def intervals(self, prediction: EvalPrediction, values: Mapping[str, float]) -> dict[str, Interval]:
+        """Return the 95 % intervals of `values`, the metrics that were returned last; images are weighed whole.
+
+        See `hf_noise_al.tasks.score_intervals`. `prediction` is the last batch alone, and is not looked at.
+        """
+        right, true, predicted = torch.cat(self.images).numpy().transpose(1, 0, 2)
+        by_class, whole = draw_counts(right, true, predicted), true.sum(axis=1, keepdims=True)
+        overall = draw_counts(right.sum(axis=1, keepdims=True), whole, whole)
+        found = {"overall_accuracy": interval_of(values["overall_accuracy"], recall(overall)[:, 0])}
+        for kind, measure, known in (
+            ("iou", iou, (true + predicted).sum(axis=0) > 0),
+            ("accuracy", recall, true.sum(axis=0) > 0),
+        ):
+            draws = measure(by_class)
+            for position, name in enumerate(f"{kind}_{name}" for name in self.class_names):
+                if name in values:
+                    found[name] = interval_of(values[name], draws[:, position])
+            if known.any():
+                weight = 1 / max(int(known.sum()), 2)
+                means = measure(draw_counts(right[:, known], true[:, known], predicted[:, known], weight))
+                found[f"mean_{kind}"] = interval_of_mean(values[f"mean_{kind}"], means)
+        return found
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the numbers."""
