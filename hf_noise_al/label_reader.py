@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .label_values import Classes, is_missing, number_in
 from .pool import Label
@@ -203,13 +204,18 @@ def parse_tags(label: object, names: Sequence[str], num_words: int | None) -> li
         raise ValueError(f"{plain!r} is not a list of tags. Give a list with one tag for each word.")
     if num_words is not None and len(plain) != num_words:
         raise ValueError(f"found {len(plain)} tags for {num_words} words. Give one tag for each word.")
-    classes, tags = Classes(tuple(names)), []
+    classes, tags = _classes(tuple(names)), []
     for word, tag in enumerate(plain):
         try:
             tags.append(classes.place(tag))
         except ValueError as error:
             raise type(error)(f"the tag of word {word}: {error}") from None
     return tags
+
+
+@lru_cache(maxsize=8)
+def _classes(names: tuple[str, ...]) -> Classes:
+    return Classes(names)
 
 
 def _tag_numbers(tags: object, names: Sequence[str]) -> list[int]:

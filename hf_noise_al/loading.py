@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 import transformers
 from datasets import (
@@ -107,7 +108,6 @@ def hide_progress_bars() -> None:
 
 def load_digits_images() -> DatasetDict:
     """Return scikit-learn's 1,797 scans of handwritten digits, 8 x 8 pixels of 17 grays, split 2 to 1 by class."""
-    import numpy
     import PIL.Image
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -468,12 +468,12 @@ def _set_aside(pool: Dataset, arguments: DataArguments, label_columns: Sequence[
 
 def _measuring_rows(labeled: Sequence[int], size: int, fraction: float, seed: int) -> list[int]:
     """Return the rows of `labeled` whose turn it is, ascending; where it is the turn of none, one that is drawn."""
-    import numpy
-
     draw = numpy.random.RandomState(seed)
-    starts = numpy.arange(int(size * fraction) + 1) / fraction  # where blocks of 1 / fraction rows begin
-    turns = {int(row) for row in starts + draw.random_sample(len(starts)) / fraction}
-    chosen = [row for row in labeled if row in turns] or [labeled[int(draw.randint(len(labeled)))]]
+    share = min(fraction, 1 - fraction)
+    starts = numpy.arange(int(size * share) + 1) / share  # where blocks of 1 / share rows begin
+    turns = set((starts + draw.random_sample(len(starts)) / share).astype(int).tolist())
+    chosen = [row for row in labeled if (row in turns) == (fraction == share)]
+    chosen = chosen or [labeled[int(draw.randint(len(labeled)))]]
     return chosen if len(chosen) < size else chosen[:-1]
 
 

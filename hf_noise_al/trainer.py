@@ -268,7 +268,8 @@ class ActiveTrainer(UpstreamTrainer):
 
         Args:
             indices: Rows of the data set, (n,).
-            labels: One each: a class number or name, a number, or a list of them for a multi-label task.
+            labels: One each, as people write them: the name of a class, a number, or a list of them. A number is a
+                class by its place where no class is called by a number; see `hf_noise_al.label_values`.
 
         Raises:
             ValueError: a row is unknown or has another label already, or a label does not fit the model; nothing is
@@ -494,6 +495,9 @@ class ActiveTrainer(UpstreamTrainer):
             raise ValueError(f"Cannot label {len(rows)} rows with {len(labels)} labels: give one label per row.")
         held_out = isinstance(self.annotator, HeldOutLabels) and not given  # in the form of the data, not of people
         parsed = self.data.restore(self.reader, rows, labels) if held_out else self._read(rows, labels)
+        blanks = sum(isinstance(label, str) and label != label.strip() for label in labels)
+        if blanks:
+            logger.info(f"{blanks} answers have blanks around them: these are taken off.")
         number = self._state.round
         new = [Annotation(r, y, number, scores.get(r), given) for r, y in zip(rows, parsed, strict=True)]
         if not self.pool.holds(new):

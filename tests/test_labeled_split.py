@@ -162,3 +162,28 @@ def test_the_fingerprint_does_not_depend_on_how_the_rows_are_stored() -> None:
     shuffled = Dataset.from_dict({"text": texts[::-1]}).select(range(2499, -1, -1))
     found = {PoolDataset(dataset).fingerprint()["inputs"] for dataset in (stored, picked, shuffled)}
     assert len(found) == 1
+
+
+def test_minus_one_is_a_missing_class_and_a_number_like_others() -> None:
+    assert PoolDataset(make([0, -1, 1]), are_classes=True).labels == [0, None, 1]
+    assert PoolDataset(make([0, -1, 1], ClassLabel(names=["-1", "1"]))).labels == [0, None, 1], "class numbers"
+    assert PoolDataset(make([0.0, -1.0, 1.0])).labels == [0.0, -1.0, 1.0]
+
+
+def test_a_text_called_label_stays_for_people_to_read() -> None:
+    rows = Dataset.from_dict({"label": ["a text", "another"], "target": [0, 1]})
+    data = PoolDataset(rows, "target")
+    assert data.inputs["label (column)"][:] == ["a text", "another"]
+    assert data.labels == [0, 1]
+
+
+def test_a_row_is_told_with_what_its_id_column_says() -> None:
+    rows = Dataset.from_dict({"id": ["A-1", "B\n2"], "key": [7, 8], "label": [0, None]})
+    data = PoolDataset(rows.cast_column("label", ClassLabel(names=["bad", "good"])))
+    with pytest.raises(ValueError, match=r"Cannot label row 1 \(id B 2\): the label 'fine' is not a known class"):
+        data.parse_labels([1], ["fine"], 2)
+    with pytest.raises(ValueError, match=r"Cannot label row 9: the label 'fine'"):
+        data.parse_labels([9], ["fine"], 2)
+    assert PoolDataset(rows, id_column="key").place_of(0) == "row 0 (key 7)"
+    with pytest.raises(ValueError, match=r"no column 'code' \(`id_column`\). It has id, key, label"):
+        PoolDataset(rows, id_column="code")

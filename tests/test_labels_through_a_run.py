@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import ClassLabel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_run import read_state
+from tiny_run import make_model, make_pool, make_trainer, read_state
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from hf_noise_al import ActiveTrainer, LabelFile
 from hf_noise_al.cli import main
 from hf_noise_al.learning_curve import LearningCurve
 
@@ -165,6 +167,52 @@ def test_a_checkpoint_whose_classes_have_no_names_is_told(job: Job, capsys: pyte
         "has an output head and does not name its classes: its outputs are taken to be bad, good"
         in capsys.readouterr().err
     )
+
+
+NAMED = st.one_of(
+    st.text(min_size=1, max_size=6),
+    st.integers(-2, 12).map(str),
+    st.sampled_from(
+        ["NA", "null", "None", "True", "false", "-1", "-100", "01", "1.0", " a ", "a\u2028b", "\\", '"', "\ud83d"]
+    ),
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(NAMED, min_size=2, max_size=5, unique_by=str.strip).filter(lambda names: all(map(str.strip, names))),
+    st.data(),
+)
+def test_names_typed_are_names_kept_are_names_in_the_file_after_a_resume(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+
+    def trainer() -> ActiveTrainer:
+        pool = make_pool(12).remove_columns("label").add_column("label", [None] * 12, feature=ClassLabel(names=names))
+        model = make_model(num_labels=len(names), id2label=dict(enumerate(names)), label2id={})
+        own = {"model": model, "eval_dataset": None, "annotator": LabelFile(folder / "queries")}
+        return make_trainer(folder, pool=pool, trainer=own, acquisition="random", acquisition_kwargs={}, initial_size=4)
+
+    asks = trainer()
+    rows = asks.query(4).indices.tolist()
+    typed = [data.draw(st.sampled_from(names)) for _ in rows]
+    path = folder / "queries" / "round-00.jsonl"
+    shown = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    assert [(line["row"], line["classes"]) for line in shown] == [(row, names) for row in rows]
+    path.write_text(
+        "".join(json.dumps({**line, "label": name}) + "\n" for line, name in zip(shown, typed, strict=True))
+    )
+    asks.annotate(rows, typed)
+    resumed = trainer()
+    resumed.resume()
+    assert [resumed.reader.spell(resumed.pool.label(row)) for row in rows] == typed
+    again = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    assert [(line["row"], line["label"]) for line in again] == list(zip(rows, typed, strict=True))
+    path.unlink()
+    resumed.annotate(rows, [f" {name} " for name in typed])
+    written = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    assert [line["label"] for line in written] == typed, "as the data calls them"
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------

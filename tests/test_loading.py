@@ -13,6 +13,7 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 
 from hf_noise_al.arguments import DataArguments, ModelArguments
 from hf_noise_al.loading import (
+    _measuring_rows,
     load_data,
     load_digits_images,
     load_image_processor,
@@ -60,7 +61,8 @@ def test_the_part_set_aside_is_the_same_every_time_and_another_with_another_seed
 
 def test_no_rows_are_set_aside_where_none_are_asked_for(tmp_path: Path, rows: Dataset) -> None:
     rows.to_csv(str(tmp_path / "rows.csv"))
-    pool, evaluation = load_data(data(tmp_path / "rows.csv", validation_fraction=0))
+    loaded = load_data(data(tmp_path / "rows.csv", validation_fraction=0))
+    pool, evaluation = loaded.pool, loaded.evaluation
     assert evaluation == {} and pool["text"][:] == rows["text"][:]
 
 
@@ -300,3 +302,17 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"no": "model"}))
     with pytest.raises(ValueError, match=f"Cannot load the model {tmp_path}"):
         load_model_config(ModelArguments(model_name_or_path=str(tmp_path)), HEAD)
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0.1, 100), (0.25, 250), (0.5, 500), (0.75, 750), (0.9, 900)])
+def test_the_share_that_is_set_aside_is_the_one_asked_for_and_grows_with_the_file(fraction: float, count: int) -> None:
+    whole = _measuring_rows(range(1000), 1000, fraction, seed=3)
+    assert abs(len(whole) - count) <= 1 and whole == sorted(set(whole))
+    few = _measuring_rows(range(0, 600, 2), 600, fraction, seed=3)
+    assert set(few) <= set(whole) and abs(len(few) - fraction * 300) < 40
+    assert _measuring_rows(range(600), 600, fraction, seed=4) != _measuring_rows(range(600), 600, fraction, seed=3)
+
+
+def test_one_row_measures_where_it_is_the_turn_of_none_and_one_is_left() -> None:
+    assert _measuring_rows([5], 1000, 0.01, seed=0) == [5]
+    assert len(_measuring_rows([0, 1], 2, 0.9, seed=0)) == 1

@@ -75,3 +75,14 @@ def test_goes_through_json() -> None:
     pool.add([Annotation(0, 0.5, 2, score=1e-30)])
     plain = json.loads(json.dumps(pool.to_json()))
     assert Pool(4, [Annotation(**entry) for entry in plain]).annotations == pool.annotations
+
+
+def test_rows_that_are_set_aside_are_neither_asked_for_nor_labeled() -> None:
+    pool = Pool(5, [Annotation(0, 1, 0)], set_aside=[3, 1])
+    assert pool.unlabeled_rows == [2, 4]
+    with pytest.raises(ValueError, match="Cannot label row 3: it is set aside"):
+        pool.annotate([2, 3], [0, 0], 1)
+    assert pool.unlabeled_rows == [2, 4], "all or none"
+    pool.leave_out([0, 4])
+    assert (pool.unlabeled_rows, pool.labeled_rows) == ([2], [0])
+    assert pool.given().set_aside == pool.set_aside

@@ -111,7 +111,7 @@ def test_row_numbers_of_a_file_are_known_where_rows_are_set_aside(numbers: list[
     lines = [f"{number},{row % 5},{row}" for row, number in enumerate(numbers)]
     (tmp_path / "table.csv").write_text("\n".join(["number,area,price", *lines]))
     arguments = DataArguments(dataset_name=str(tmp_path / "table.csv"), max_train_samples=25)
-    pool, _ = load_data(arguments, ["price"])
+    pool = load_data(arguments, ["price"]).pool
     assert len(pool) == 25
     assert table_columns(pool, arguments, "price") == ("area",)
 

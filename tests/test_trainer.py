@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, IterableDataset, Value
+from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from tiny_run import (
     Oracle,
     accuracy,
@@ -1018,3 +1018,53 @@ def test_the_metric_function_sees_the_evaluation_set_only(tmp_path: Path) -> Non
 
     make_trainer(tmp_path, trainer={"compute_metrics": counted}).train()
     assert sizes == [20, 20, 20]
+
+
+# ---- rows that are set aside, and new classes -----------------------------------------------------------------------
+
+
+def test_rows_that_are_set_aside_stay_in_the_pool_and_are_never_asked_for(tmp_path: Path) -> None:
+    pool, aside = make_pool(), [3, 50, 7]
+    settings = {"set_aside": aside, "eval_dataset": pool.select(sorted(aside))}
+    trainer = make_trainer(tmp_path, pool=pool, trainer=settings, num_rounds=3, query_size=20, initial_size=17)
+    trainer.train()
+    labeled = trainer.pool.labeled_rows
+    assert len(labeled) == 57 and sorted([*labeled, *aside]) == list(range(60))
+    assert all(trainer.pool.label(row) == pool["label"][row] for row in labeled), "the labels are those of their rows"
+    assert json.loads((tmp_path / "set_aside.json").read_text()) == [3, 7, 50]
+    with pytest.raises(ValueError, match="Cannot label row 7: it is set aside"):
+        trainer.annotate([7], [1])
+    other = make_trainer(tmp_path, pool=pool, trainer={**settings, "set_aside": [3, 50]}, num_rounds=3)
+    with pytest.raises(ValueError, match="belongs to another run: data.set_aside was"):
+        other.resume()
+    (tmp_path / "set_aside.json").unlink()
+    again = make_trainer(tmp_path, pool=pool, trainer=settings, num_rounds=3, query_size=20, initial_size=17)
+    again.resume()
+    assert again.pool.labeled_rows == labeled and again.pool.unlabeled_rows == []
+
+
+def test_what_cannot_be_set_aside_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`set_aside` names row 60: rows of `train_dataset` are 0 to 59"):
+        make_trainer(tmp_path, trainer={"set_aside": [60]})
+    with pytest.raises(ValueError, match="the pool has 57 rows beside the 3 set aside"):
+        make_trainer(tmp_path, trainer={"set_aside": [0, 1, 2]}, num_rounds=2, initial_size=30, query_size=28).train()
+
+
+def test_new_classes_need_a_model_that_is_made_anew(tmp_path: Path) -> None:
+    def trainer(names: list[str], fresh: bool = True, **settings: Any) -> ActiveTrainer:
+        pool = make_pool().cast_column("label", ClassLabel(names=names))
+        made = make_model(num_labels=len(names))
+        model = {"model_init": lambda: make_model(num_labels=len(names))} if fresh else {"model": made}
+        return make_trainer(tmp_path, pool=pool, trainer=model, num_rounds=2, **settings)
+
+    first = trainer(["a", "b"])
+    first.train()
+    for fresh, settings in ((False, {}), (True, {"warm_start": True})):
+        with pytest.raises(ValueError, match=r"fewer classes|belongs to another run"):
+            trainer(["a", "b", "c"], fresh, **settings).resume()
+    with pytest.raises(ValueError, match="belongs to another run: classes was"):
+        trainer(["b", "a", "c"]).resume()
+    longer = trainer(["a", "b", "c"])
+    longer.resume()
+    assert longer.pool.labeled_rows == first.pool.labeled_rows
+    assert longer.model.config.num_labels == 3

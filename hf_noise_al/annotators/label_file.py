@@ -115,7 +115,9 @@ class LabelFile(Annotator):
 
     def _nothing_for(self, missing: Sequence[int], asked: int, lines: Sequence[LabelLine]) -> ValueError:
         asking = [line.path for line in lines if line.row == missing[0]]
-        remedy = f"Add a line such as {json.dumps({'row': missing[0], 'label': 0})} for each"
+        told = self._known.told.values() if self._known is not None else ()
+        example = {"row": missing[0], "label": next(iter(told), 0)}
+        remedy = f"Add a line such as {json.dumps(example, ensure_ascii=False)} for each"
         if self.path.is_dir():
             remedy = f"Fill in the labels in {asking[-1]}" if asking else f"{remedy} to {self._files()[-1]}"
         return ValueError(
