@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._optional import require
 from .learning_curve import Comparison, describe_rows, format_estimate
@@ -105,7 +105,16 @@ def _describe(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     barred = any(ends for comparison in comparisons for ends in comparison.intervals)
     bars = f"{' and' if band else ', 95 % interval'} of the n rows as bars" if barred else ""
     title = f"area under the curve ({seeds}{band}{bars})"
-    legend = axes.legend(title=title, fontsize=11, title_fontsize=10, handlelength=3, edgecolor="none", framealpha=0.8)
+    # over bars, which fill the picture, a legend would hide their ends: it stands below
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.14), "ncols": 2} if barred else {}
+    style: dict[str, Any] = {
+        "fontsize": 11,
+        "title_fontsize": 10,
+        "handlelength": 3,
+        "edgecolor": "none",
+        "framealpha": 0.8,
+    }
+    legend = axes.legend(title=title, **style, **place)
     legend.set_alignment("left")
     for text in legend.get_texts():
         text.set_parse_math(False)
