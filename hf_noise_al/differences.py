@@ -25,8 +25,12 @@ def refuse_differences(
     now: dict[str, object] = _with_the_classes_of(saved, json.loads(json.dumps(fingerprint)))
     differing = list(_differences(saved, now, json.loads(json.dumps(defaults))))
     if differing:
+        moved = any(entry.startswith("data.") for entry in differing)
+        rows = (
+            " The rows of the data, their order or their labels changed: put the file back as it was." if moved else ""
+        )
         raise OtherRun(
-            f"Cannot resume: {path} belongs to another run: {'; '.join(differing)}. "
+            f"Cannot resume: {path} belongs to another run: {'; '.join(differing)}.{rows} "
             "Use the same data and arguments, or start afresh in another `output_dir`."
         )
 

@@ -112,7 +112,7 @@ def _why_no_input(dataset: Dataset, name: str, id_column: str | None) -> str | N
         return "an index, by its name"
     if name == id_column or (name.lower() == "id" and isinstance(kind, Value) and _all_different(dataset, name)):
         return "names the rows"
-    if is_number(kind) and _numbers_rows(dataset, name):
+    if is_number(kind) and _counts(_whole_numbers(_selected(dataset, name))):
         return "numbers the rows"
     if is_category(kind):
         known = [text for text in as_categories(dataset.with_format(None)[name][:]) if text]
@@ -124,14 +124,6 @@ def _why_no_input(dataset: Dataset, name: str, id_column: str | None) -> str | N
 def _all_different(dataset: Dataset, name: str) -> bool:
     values = dataset.with_format(None)[name][:]
     return len(set(values)) == len(values)
-
-
-def _numbers_rows(dataset: Dataset, name: str) -> bool:
-    """Return whether a column counts the rows of `dataset`, or of the table that they were selected from.
-
-    Where rows of a file are set aside to measure with, the numbers of the rest have gaps; those of the table have none.
-    """
-    return any(_counts(_whole_numbers(column)) for column in (dataset.data.column(name), _selected(dataset, name)))
 
 
 def _counts(values: NDArray[Any] | None) -> bool:
