@@ -281,6 +281,8 @@ class ActiveTrainer(UpstreamTrainer):
     def resume(self, folder: bool | str = True) -> None:
         """Go back to the state in ``output_dir/active_state.json``: labels, history, pending query and weights.
 
+        The data may have new classes behind those that the run had, where a `model_init` makes the output head anew.
+
         Raises:
             ValueError: there is no state, it is damaged, it belongs to other data or arguments, or another process is
                 at work in the folder.

@@ -298,6 +298,27 @@ def test_columns_called_as_ours_are_shown(job: Job) -> None:
         assert (line["score (column)"], line["row (column)"]) == (f"s{line['row']}", f"r{line['row']}")
 
 
+def test_a_file_saved_with_semicolons_goes_on_and_one_in_another_order_is_refused(
+    job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.write([["bad", "good"][row % 2] if row < 30 else "" for row in range(ROWS)])
+    job.run()
+    job.answer(1, lambda line: "good")
+    with job.file.open(encoding="utf-8", newline="") as file:
+        table = list(csv.reader(file))
+    with job.file.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(table)
+    assert job.run("--resume_from_checkpoint", "true") == 2
+    assert "has no label for 4 of the 4 rows asked for" in capsys.readouterr().err, "round 2 waits"
+    assert [job.kept()[line["row"]] for line in job.asked(1)] == ["good"] * 4
+    with job.file.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([table[0], *reversed(table[1:])])
+    before = (job.out / "labels.jsonl").read_bytes()
+    assert job.run("--resume_from_checkpoint", "true") == 2
+    assert "The rows of the data, their order or their labels changed: put the file back" in capsys.readouterr().err
+    assert (job.out / "labels.jsonl").read_bytes() == before
+
+
 # ---- new classes ---------------------------------------------------------------------------------------------------
 
 
