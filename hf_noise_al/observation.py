@@ -85,7 +85,7 @@ class Observer:
         self.collate, self.prepare, self.accelerator = collate, prepare, accelerator
         self.num_workers, self.label_columns = num_workers, label_columns
         self.disable_tqdm = disable_tqdm or not accelerator.is_local_main_process
-        known = _lengths(dataset)
+        known = row_lengths(dataset)
         self.unit = "rows" if known is None else "tokens"
         self.lengths = [1] * len(rows) if known is None else known
         tokens = None if known is None else max_tokens_per_batch
@@ -125,7 +125,7 @@ class Observer:
         with _explaining_missing_labels(self.label_columns):
             examples = [self.dataset[position] for position in range(min(2, len(self.rows)))]
             batch = self.collate(examples)
-        with _evaluation_mode(self.model), torch.no_grad():
+        with evaluation_mode(self.model), torch.no_grad():
             _check_rows(observable(self.model, self.prepare(batch)), len(examples))
 
     @property
@@ -206,7 +206,7 @@ class Observer:
         found: Found = []
         started = time.perf_counter()
         bar = tqdm(total=len(self.batches), desc=description, leave=False, disable=self.disable_tqdm, unit="batch")
-        with bar, _evaluation_mode(self.model), torch.no_grad():
+        with bar, evaluation_mode(self.model), torch.no_grad():
             for number, (positions, batch) in enumerate(zip(self.batches, self._inputs(), strict=True)):
                 rows = observable(self.model, self.prepare(batch))
                 _check_rows(rows, len(positions))
@@ -310,7 +310,8 @@ def _check_rows(rows: Tensor, count: int) -> None:
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout and the like off inside the block; every module goes back to the mode it was in."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -343,7 +344,7 @@ def _missing_key(error: KeyError) -> object:
     return found[1] if found else key
 
 
-def _lengths(dataset: Dataset) -> list[int] | None:
+def row_lengths(dataset: Dataset) -> list[int] | None:
     """Return the number of tokens of each row; None where it is not known before rows are collated."""
     if "input_ids" not in dataset.column_names or dataset.format["type"] == "custom":
         return None

@@ -46,6 +46,9 @@ from .unsupported import refuse_unwritable_folder
 
 logger = logging.get_logger(__name__)
 
+OF_TASKS = {"remove_unused_columns": True, "eval_do_concat_batches": True}
+"""What data collators and metrics are made for; those of a task are not the user's, and neither are these settings."""
+
 PICTURE, CARD = "learning_curve.png", "README.md"
 
 
@@ -113,7 +116,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             else:
                 ready = task.prepare(rows.pool, rows.evaluation, processor, data, *details)
         training.label_column = "labels"
-        for name, value in task.settings.items():
+        for name, value in {**OF_TASKS, **task.settings}.items():
             setattr(training, name, value)
         training.dataloader_pin_memory = training.dataloader_pin_memory and training.device.type != "cpu"
         trusts = {"trusted": model.trust_remote_code} if "trusted" in signature(task.load_metrics).parameters else {}
@@ -137,7 +140,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             data_collator=collator,
             compute_metrics=metrics,
             compute_loss_func=task.compute_loss,
-            preprocess_logits_for_metrics=task.preprocess_logits,
+            preprocess_logits_for_metrics=task.preprocess_logits or _without_states,
             observable=task.observable,
             augmentation=task.augmentation(data, ready),
             set_aside=rows.set_aside,
@@ -379,6 +382,11 @@ def _refuse_settings(task: Task, data: DataArguments, training: RunArguments) ->
         )
 
 
+def _without_states(predictions: Any, labels: Any) -> Any:
+    """Keep hidden states and attentions, as long as each batch's longest text, from being gathered beside outputs."""
+    return predictions[0] if isinstance(predictions, tuple) else predictions
+
+
 def _metric_names(task: Task, data: DataArguments, targets: Targets) -> Sequence[str]:
     """Return the metrics asked for, else those of the GLUE task that the data is, else those of the task."""
     if data.metric:
@@ -425,3 +433,7 @@ def _refusals() -> Iterator[None]:
         raise
     except (ValueError, OSError, ImportError) as error:
         raise InvalidArgument(str(error)) from error
+    except Exception as error:
+        if not type(error).__module__.startswith("huggingface_hub"):  # a configuration that contradicts itself
+            raise
+        raise InvalidArgument(f"Cannot use the model's configuration: {one_line(error.__cause__ or error)}") from error

@@ -15,6 +15,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils.logging import get_logger
@@ -25,6 +26,7 @@ from .annotators.label_file import KnownRows
 from .augmentation import Augmentation, batch_generator
 from .cross_validation import cross_validate, refuse_a_single_row
 from .earlier_run import keep_earlier_run, refuse_own_file
+from .evaluation_sets import name_labels
 from .fingerprint import fingerprint_defaults, run_fingerprint
 from .gradient_sketch import refuse_one_by_one_of_shards
 from .history import RoundRecord
@@ -44,6 +46,7 @@ from .selection import check_whole_number
 from .set_aside import write_set_aside
 from .shown_text import listed
 from .state import STATE_FILE, ActiveState, PendingQuery, damaged
+from .trial_run import refuse_too_few, try_evaluation, try_query, try_training
 from .unsupported import refuse_low_precision_of_shards
 from .upstream import UpstreamTrainer
 
@@ -94,6 +97,7 @@ class ActiveTrainer(UpstreamTrainer):
             self.train_dataset, self.args.label_column, read_answer, predicts_classes(self.model), id_column
         )
         self.reader = self.data.reader_for(self.model)
+        self.eval_dataset = name_labels(self.eval_dataset, self.data)
         self.annotator = annotator
         self.acquisition = acquisition or self.args.make_acquisition()
         if isinstance(self.acquisition, NoiseStability):
@@ -108,7 +112,8 @@ class ActiveTrainer(UpstreamTrainer):
             self.acquisition.check_memory(self.model, observable or default_observable(self.model), share)
         self.augmentation = augmentation
         self._batch_of_step = (-1, 0)
-        self._has_looked = self._has_told_few_rows = False
+        self._tried: set[str] = set()
+        self._has_told_few_rows = False
         self._scores: Scores | None = None
         self.set_aside = frozenset(self.data.checked_rows("set_aside", set_aside))
         asked = [row for row in range(len(self.data)) if row not in self.set_aside]
@@ -135,6 +140,14 @@ class ActiveTrainer(UpstreamTrainer):
     @train_dataset.setter
     def train_dataset(self, dataset: Any) -> None:
         self._split = (None, 0, dataset)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Return the batches of an evaluation set, its labels named as those of the pool are."""
+        return super().get_eval_dataloader(name_labels(eval_dataset, self.data))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        """Return the batches of a set to predict, its labels named as those of the pool are."""
+        return super().get_test_dataloader(name_labels(test_dataset, self.data))
 
     @property
     def pool(self) -> Pool:
@@ -176,7 +189,7 @@ class ActiveTrainer(UpstreamTrainer):
             self.resume(resume_from_checkpoint)
             self._check_budget(self._state)
         else:
-            self._try_to_look()
+            self._try_out()
             self._start_afresh()
         if not self.pool.num_labeled and self._state.phase != "annotate":
             self._choose_initial_set()
@@ -200,7 +213,7 @@ class ActiveTrainer(UpstreamTrainer):
         if not self.pool.num_labeled:
             raise ValueError("Cannot fine-tune: no row is labeled. Label some with `annotate`, or call `train`.")
         self._tell_few_rows()
-        self._try_to_look()
+        self._try_out()
         with self.alone_in_folder():
             return self._fine_tune(**kwargs)
 
@@ -332,14 +345,34 @@ class ActiveTrainer(UpstreamTrainer):
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
-    def _try_to_look(self) -> None:
-        """Refuse a model or a collator that no query could look at rows with, before a first round is trained."""
-        observable = self.acquisition.looks_at(self.observable or default_observable(self.model))
-        if observable is None or self.history or self._has_looked or self._shards or self.args.num_rounds == 1:
+    def _try_out(self) -> None:
+        """Try on a few rows what rounds do, for what would fail later to be refused before a first one is trained."""
+        if self.history or self._shards:
             return
         with untouched_random_state():
-            self._observer(list(range(min(2, len(self.data))))).try_some(observable)
-        self._has_looked = True
+            if self.args.num_rounds > 1 and "query" not in self._tried:
+                rows = list(range(min(2, len(self.data))))
+                try_query(self, self.acquisition, self._observer(rows, quiet=True), self._candidates(rows, quiet=True))
+                self._tried.add("query")
+            examples = self._some_labeled()
+            if examples is not None and "training" not in self._tried:
+                refuse_too_few(self.args, self.pool.num_labeled or self.args.initial_size)
+                try_training(self, examples, self._augmented)
+                self._tried.add("training")
+            if "evaluation" not in self._tried:
+                try_evaluation(self)
+                self._tried.add("evaluation")
+
+    def _some_labeled(self) -> Dataset | None:
+        """Return two rows with labels, those of the pool or held out; None where nobody told any so far."""
+        known = self.pool.annotations[:2]
+        if not known and isinstance(self.annotator, HeldOutLabels):
+            told = [(row, label) for row, label in self.annotator.labels.items() if 0 <= row < len(self.data)][:2]
+            rows, labels = [row for row, _ in told], [label for _, label in told]
+            restored = self.data.restore(self.reader, rows, labels)
+            known = [Annotation(row, label, 0) for row, label in zip(rows, restored, strict=True)]
+        known = known[: self.args.per_device_train_batch_size]
+        return self.data.labeled_split(Pool(len(self.data), known)) if known else None
 
     def _tell_few_rows(self) -> None:
         """Warn, once, of evaluation sets whose metrics say little."""
@@ -536,16 +569,16 @@ class ActiveTrainer(UpstreamTrainer):
         chosen, scores = broadcast_object_list([chosen, scores])
         return PendingQuery(self._state.round, chosen, scores, time.perf_counter() - started, size)
 
-    def _candidates(self, rows: list[int]) -> Candidates:
+    def _candidates(self, rows: list[int], quiet: bool = False) -> Candidates:
         observable = self.observable or default_observable(self.model)
         labeled = None
-        if self.pool.num_labeled:
+        if self.pool.num_labeled and not quiet:
             known = self.pool.labeled_rows
             labeled = Candidates(self.model, len(known), self._observer(known), observable)
-        observer = self._observer(rows)
+        observer = self._observer(rows, quiet)
         return Candidates(self.model, len(rows), observer, observable, labeled, observer.shard, observer.observe_shard)
 
-    def _observer(self, rows: list[int]) -> Observer:
+    def _observer(self, rows: list[int], quiet: bool = False) -> Observer:
         dataset = self.data.inputs.select(rows)
         if dataset.format["type"] != "custom":
             dataset = self._remove_unused_columns(dataset, description="query")
@@ -558,8 +591,8 @@ class ActiveTrainer(UpstreamTrainer):
             self.args.per_device_eval_batch_size,
             self.args.per_device_train_batch_size,
             self.accelerator,
-            self.args.dataloader_num_workers,
-            bool(self.args.disable_tqdm),
+            0 if quiet else self.args.dataloader_num_workers,
+            quiet or bool(self.args.disable_tqdm),
             self.args.max_tokens_per_batch,
             [*LABEL_COLUMNS, *filter(None, [self.data.label_column])],
         )
@@ -611,10 +644,11 @@ class ActiveTrainer(UpstreamTrainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Take one batch forward and back, changed by the augmentation where there is one."""
-        if self.augmentation is not None:
-            inputs = self.augmentation(inputs, self._batch_generator())
-        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        loss: torch.Tensor = super().training_step(model, self._augmented(inputs), *args, **kwargs)
         return loss
+
+    def _augmented(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return inputs if self.augmentation is None else self.augmentation(inputs, self._batch_generator())
 
     def _batch_generator(self) -> torch.Generator:
         step, batch = self._batch_of_step

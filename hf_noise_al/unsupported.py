@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
+from torch.utils.data import DataLoader, TensorDataset
 from transformers import PreTrainedModel, Trainer, get_scheduler
+from transformers.debug_utils import DebugOption
+from transformers.utils.import_utils import is_liger_kernel_available, is_torch_xla_available
 
 from .perturbation import check_sharded_precision
 from .sharding import is_sharded
@@ -31,6 +34,7 @@ def refuse_unsupported(trainer: UpstreamTrainer) -> None:
     _refuse_other_sharding(trainer)
     _refuse_unknown_best_metric(trainer)
     _refuse_optimizers_that_cannot_be_made(trainer)
+    _refuse_loaders_and_kernels_that_cannot_be_made(trainer.args)
     _refuse_checkpoints_of_tied_weights(trainer)
     if trainer.optimizer is not None or trainer.lr_scheduler is not None:
         raise ValueError(
@@ -105,6 +109,31 @@ def _refuse_optimizers_that_cannot_be_made(trainer: UpstreamTrainer) -> None:
             get_scheduler(args.lr_scheduler_type, some, 0, 10, scheduler_specific_kwargs=settings)
     except Exception as error:
         raise ValueError(f"Cannot train with {asked} as they are: {error}. Correct them.") from error
+
+
+def _refuse_loaders_and_kernels_that_cannot_be_made(args: ActiveTrainingArguments) -> None:
+    """Raise ValueError for settings that torch, or a package that is not there, refuses when the first round trains."""
+    names = ("num_workers", "prefetch_factor", "persistent_workers", "multiprocessing_context")
+    asked: dict[str, Any] = {
+        name: getattr(args, f"dataloader_{name}", None) for name in names
+    }  # the last one is of some releases
+    try:
+        DataLoader(TensorDataset(torch.zeros(1)), **asked)
+    except ValueError as error:
+        given = [f"`dataloader_{name}`" for name, value in asked.items() if value]
+        raise ValueError(f"Cannot load rows with {', '.join(given)} as they are: {error}. Correct them.") from error
+    if args.use_liger_kernel and not is_liger_kernel_available():
+        raise ValueError(
+            "`use_liger_kernel` is set, and there is no liger-kernel. Install it with `pip install liger-kernel`, or "
+            "leave the setting out."
+        )
+    if DebugOption.UNDERFLOW_OVERFLOW in args.debug:
+        raise ValueError(
+            "`debug: underflow_overflow` is not supported: its hooks stay on the model, each round would add its own, "
+            "and they fail on masks. Use `torch.autograd.detect_anomaly` around `train`."
+        )
+    if DebugOption.TPU_METRICS_DEBUG in args.debug and not is_torch_xla_available():
+        raise ValueError("`tpu_metrics_debug` needs a TPU and torch_xla, and there is none. Leave the setting out.")
 
 
 def _refuse_checkpoints_of_tied_weights(trainer: UpstreamTrainer) -> None:

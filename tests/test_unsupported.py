@@ -97,6 +97,31 @@ def test_an_optimizer_or_a_schedule_that_cannot_be_made_is_refused(
         make_trainer(tmp_path, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"dataloader_num_workers": 1, "dataloader_multiprocessing_context": "nope"},
+            "Cannot load rows with `dataloader_num_workers`, `dataloader_multiprocessing_context` .* got .*'nope'",
+        ),
+        ({"use_liger_kernel": True}, "`use_liger_kernel` is set, and there is no liger-kernel. Install it with `pip"),
+        ({"debug": "underflow_overflow"}, "hooks stay on the model, each round would add its own"),
+        ({"debug": "tpu_metrics_debug"}, "`tpu_metrics_debug` needs a TPU and torch_xla, .* Leave the setting out"),
+    ],
+)
+def test_what_upstream_looks_at_only_when_a_round_trains_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("hf_noise_al.unsupported.is_liger_kernel_available", lambda: False)
+    made = {name: value for name, value in arguments.items() if name in ActiveTrainingArguments.__dataclass_fields__}
+    trainer = make_trainer(tmp_path)
+    for name, value in {**arguments, **vars(make_arguments(tmp_path, **made))}.items():
+        if name in (*arguments, "debug"):
+            setattr(trainer.args, name, value)
+    with pytest.raises(ValueError, match=message):
+        refuse_unsupported(trainer)
+
+
 def test_who_makes_the_optimizer_and_the_schedule_is_asked_nothing_about_those_of_upstream(tmp_path: Path) -> None:
     class Own(ActiveTrainer):
         def create_scheduler(self, *arguments: Any, **options: Any) -> Any:

@@ -262,6 +262,7 @@ def test_what_the_collator_reads_stays_in_the_rows_and_out_of_the_model(
         ("_load_best_model", []),
         ("_save_checkpoint", ["model", "trial"]),
         ("_remove_unused_columns", ["dataset", "description"]),
+        ("_get_collator_with_removed_columns", ["data_collator", "description"]),
         ("_set_signature_columns_if_needed", []),
         ("_hp_search_setup", ["trial"]),
         ("_prepare_inputs", ["inputs"]),

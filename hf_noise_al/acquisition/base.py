@@ -63,6 +63,13 @@ class Acquisition(ABC):
         """
         return None
 
+    def rehearsal(self) -> Acquisition | None:
+        """Return what chooses as this does with as few passes as show that it can; None where `looks_at` shows it.
+
+        A trainer lets it choose one of two rows before the first round is trained.
+        """
+        return None
+
     @abstractmethod
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return `query_size` distinct candidates, best first, and a score for each candidate.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +131,13 @@ class NoiseStability(Acquisition):
     def looks_at(self, observable: Observable) -> Observable:
         """Return the observable of the settings, else the task's."""
         return self.observable or observable
+
+    def rehearsal(self) -> NoiseStability:
+        """Return the same with one perturbation, or one backward pass, and narrow rows."""
+        settings: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(NoiseStability)}
+        for name in ("num_perturbations", "num_output_projections", "num_projections", "max_feature_dim"):
+            settings[name] = 1
+        return NoiseStability(**settings)
 
     def check_memory(self, model: nn.Module, observable: Observable, num_rows: int) -> None:
         """Raise ValueError where the gradient sketch is the choice and `num_rows` of its rows cannot fit into memory.

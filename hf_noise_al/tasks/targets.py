@@ -133,7 +133,8 @@ def with_targets(
     A missing label, see `hf_noise_al.label_values`, is None; where the labels must be `complete` it is refused. What
     was taken for missing is logged, where it is to be `told`.
     """
-    if targets.problem_type == REGRESSION:
+    numbers = targets.problem_type == REGRESSION
+    if numbers:
         read: Callable[[object], Any] = _number
         names: Sequence[str] | None = None
     else:
@@ -142,7 +143,7 @@ def with_targets(
     values: list[Any] = []
     open_rows: list[int] = []
     taken: Counter[str] = Counter()
-    for row, value in enumerate(_plain_values(dataset, column)):
+    for row, value in enumerate(dataset.with_format(None)[column] if numbers else _plain_values(dataset, column)):
         if isinstance(value, _Missing) or (not isinstance(value, list) and is_missing(value, names)):
             open_rows.append(row)
             taken[_shown_missing(value)] += 1
