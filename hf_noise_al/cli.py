@@ -75,8 +75,9 @@ def _run(words: list[str]) -> None:
     if _wants_help(words):
         _print_settings("run")
         return
-    for text in run(*_recipe_and_flags("run", words)):
-        _say(text)
+    with _lines_above_bars():
+        for text in run(*_recipe_and_flags("run", words)):
+            _say(text)
 
 
 def _query(words: list[str]) -> None:
@@ -85,8 +86,9 @@ def _query(words: list[str]) -> None:
     if _wants_help(words):
         _print_settings("query")
         return
-    for text in query(*_recipe_and_flags("query", words)):
-        _say(text)
+    with _lines_above_bars():
+        for text in query(*_recipe_and_flags("query", words)):
+            _say(text)
 
 
 def _compare(words: list[str]) -> None:
@@ -217,6 +219,20 @@ def _log_lines_on_stderr() -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate
+
+
+@contextmanager
+def _lines_above_bars() -> Iterator[None]:
+    """Print log lines of this library and of transformers above a progress bar while one is shown, not into it."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    loggers = [logging.getLogger(name) for name in (__package__, "transformers")]
+    with logging_redirect_tqdm([logger for logger in loggers if any(map(_is_on_terminal, logger.handlers))]):
+        yield
+
+
+def _is_on_terminal(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
 
 
 def _is_refusal(error: BaseException) -> bool:

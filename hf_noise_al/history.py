@@ -16,7 +16,7 @@ class RoundRecord:
     query_size: int
     """How many of them were new."""
     train_seconds: float
-    """Wall-clock seconds of training."""
+    """Wall-clock seconds of training; of killed processes, those until the last checkpoint."""
     acquisition_seconds: float
     """Wall-clock seconds of the query that chose the new ones; 0 for an initial set."""
     metrics: dict[str, float] = field(default_factory=dict)

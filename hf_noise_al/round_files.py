@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 OUTPUT_FILE, LABELS_FILE = "train_output.json", "labels.json"
+SECONDS_FILE = "round_seconds.txt"
+"""In a checkpoint: the seconds that its round had taken, those of killed processes included."""
 
 
 class RoundFiles:
@@ -122,6 +125,17 @@ class RoundFiles:
         self.trainer._forget_last_round()
         if self.trainer.model_init is None:
             self._load(self.folder / "initial")
+
+    def seconds_before(self, checkpoint: str | None) -> float:
+        """Return the seconds that killed processes spent on a round until they wrote `checkpoint`; 0 without one.
+
+        What they trained after it is trained again, and counts as what is then spent on it.
+        """
+        try:
+            seconds = float((Path(str(checkpoint)) / SECONDS_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # a release before did not write it
+            return 0.0
+        return seconds if 0 <= seconds < math.inf else 0.0
 
     def save(self, number: int, output: TrainOutput, seconds: float) -> None:
         """Keep what round `number` ended with, and nothing else of it; complete as soon as the folder has its name."""

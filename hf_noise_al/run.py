@@ -436,4 +436,6 @@ def _refusals() -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith("huggingface_hub"):  # a configuration that contradicts itself
             raise
-        raise InvalidArgument(f"Cannot use the model's configuration: {one_line(error.__cause__ or error)}") from error
+        raise InvalidArgument(
+            f"Cannot use the model's configuration: {one_line(error.__cause__ or error, 300)}"
+        ) from error

@@ -598,13 +598,20 @@ class ActiveTrainer(UpstreamTrainer):
         )
 
     def _train_round(self, number: int, **kwargs: Any) -> tuple[TrainOutput, float]:
-        """Train, or take from the disk what a killed run had trained already."""
+        """Train, or take from the disk what a killed run had trained already.
+
+        Returns:
+            The output, and the seconds spent on the round; by killed processes, until the checkpoint that is gone on
+            from.
+        """
         saved = self._files.finished_training(number, self.pool.num_labeled)
         if saved is not None:
             return saved
         started = time.perf_counter()
         checkpoint = self._files.begin(number, self.pool.num_labeled)
+        started -= self._files.seconds_before(checkpoint)
         model_init = self.model_init
+        self._round_started = started
         try:
             if self.args.warm_start and number > 0:
                 self.model_init = None  # upstream would make a new model

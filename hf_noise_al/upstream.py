@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from transformers.utils.logging import get_logger
 
 from .callbacks import ActiveTrainerCallback
 from .checksums import check_folder, write_checksums
+from .round_files import SECONDS_FILE
 from .sharding import is_sharded, settle, settle_by
 from .training_args import ActiveTrainingArguments
 from .unsupported import refuse_unsupported, refuse_unwritable_folder
@@ -58,6 +60,7 @@ class UpstreamTrainer(Trainer):
         # Where there is a `compute_loss_func`, it gets the number, and the model need not.
         self.model_accepts_loss_kwargs = False
         self._round_folder: Path | None = None
+        self._round_started = 0.0
         self._trial_of_run: Any = None
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -219,13 +222,15 @@ class UpstreamTrainer(Trainer):
             self._save(folder, state_dict=state)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint, what PEFT leaves out of it, and the checksums of its files once all are there."""
+        """Write a checkpoint, what PEFT leaves out of it, the seconds so far, and the checksums of all these files."""
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         if self._adds_to_checkpoints():
             save_weights(self.model, checkpoint, self.is_world_process_zero())
         if self.is_world_process_zero() and checkpoint.is_dir():
+            seconds = time.perf_counter() - self._round_started
+            (checkpoint / SECONDS_FILE).write_text(f"{seconds:.3f}", encoding="utf-8")
             write_checksums(checkpoint)
 
     def _adds_to_checkpoints(self) -> bool:

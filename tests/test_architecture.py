@@ -136,6 +136,7 @@ LIBRARIES: dict[int | str, set[str] | None] = {
     },
     5: None,
     6: {"transformers"},
+    "cli": {"tqdm"},
     7: set(),
 }
 ROOT_ENTRIES = {

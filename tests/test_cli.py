@@ -1,6 +1,7 @@
 """The command line, end to end on models of a few kilobytes."""
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import pytest
 import torch.distributed as dist
 from datasets import Dataset
 from tiny_run import read_state
+from tqdm import tqdm
 
 from hf_noise_al import ActiveTrainer, cli
 from hf_noise_al.learning_curve import LearningCurve
@@ -66,6 +68,45 @@ def test_run_leaves_everything_and_prints_the_rounds(recipe: Path, capsys: pytes
     assert (curve.num_labeled, curve.metric, curve.acquisition) == ((4, 7), "eval_accuracy", "noise_stability")
     assert all({"row", "text", "score", "label"} <= set(line) for line in lines(out / "queries" / "round-01.jsonl"))
     assert "learning" in (out / "README.md").read_text().lower()
+
+
+class Terminal(io.StringIO):
+    """Shows bars, as a terminal does."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def after_what_was_overwritten(text: str, told: str) -> list[str]:
+    """Return the lines with `told`, each without what was on its line before the cursor went back."""
+    return [line.split("\r")[-1].removeprefix("\x1b[A") for line in text.split("\n") if told in line]
+
+
+@pytest.mark.parametrize("name", ["hf_noise_al.some", "transformers.some"])
+def test_log_lines_do_not_tear_a_bar(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    theirs, handler = logging.getLogger("transformers"), logging.StreamHandler()
+    before = theirs.handlers
+    monkeypatch.setattr(theirs, "handlers", [handler])
+    monkeypatch.setattr(theirs, "level", logging.WARNING)
+    with cli._log_lines_on_stderr(), cli._lines_above_bars(), tqdm(total=2, file=terminal, desc="training") as bar:
+        bar.update()
+        logging.getLogger(name).error("told")
+        assert terminal.getvalue().rstrip().split("\n")[-1].count("training") >= 1, "the bar is shown again"
+    assert theirs.handlers == [handler] and theirs.handlers is not before
+    (line,) = after_what_was_overwritten(terminal.getvalue(), "told")
+    assert line == ("ERROR hf_noise_al.some: told" if name.startswith("hf") else "told")
+
+
+def test_a_run_with_bars_keeps_its_log_lines_whole(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert cli.main(["run", str(recipe), "--disable_tqdm", "false"]) == 0
+    assert "it/s]" in terminal.getvalue()
+    told = after_what_was_overwritten(terminal.getvalue(), "INFO hf_noise_al")
+    assert len(told) > 3
+    assert all(line.startswith("INFO hf_noise_al") for line in told)
 
 
 def test_the_curve_is_there_after_every_round(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 """Weights on the disk: complete or not there, and only the last ones kept. Kills are in test_resume.py."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny_run import make_trainer
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from hf_noise_al import round_files
@@ -68,3 +70,29 @@ def test_clearing_takes_the_weights_back_and_removes_the_folder(files: RoundFile
     files.clear()
     assert torch.equal(first_weight(files), weight)
     assert not files.folder.exists()
+
+
+def test_seconds_of_killed_processes_are_counted_until_their_last_checkpoint(tmp_path: Path) -> None:
+    class KilledLater(TrainerCallback):
+        def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+            if state.global_step == 1:
+                raise KeyboardInterrupt
+            trainer._round_started -= 1000  # as if it had taken so long
+
+    settings = {"save_strategy": "steps", "save_steps": 1, "num_rounds": 1}
+    trainer = make_trainer(tmp_path, trainer={"callbacks": [KilledLater()]}, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    for _ in range(2):  # the second time there is nothing left to do
+        trainer = make_trainer(tmp_path, **settings)
+        trainer.train(resume_from_checkpoint=True)
+        assert 1000 < trainer.history[0].train_seconds < 1100
+
+
+@pytest.mark.parametrize("text", [None, "", "nan", "inf", "-1", "soon"])
+def test_seconds_that_are_not_known_count_as_none(files: RoundFiles, tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "round_seconds.txt").write_text(text)
+    assert files.seconds_before(str(tmp_path)) == files.seconds_before(None) == 0
+    (tmp_path / "round_seconds.txt").write_text("2.5")
+    assert files.seconds_before(str(tmp_path)) == 2.5
