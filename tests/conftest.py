@@ -1,5 +1,6 @@
 """What every test stands on: no network, a model of a few kilobytes and texts it can learn."""
 
+import logging
 import os
 import tempfile
 
@@ -38,6 +39,12 @@ def own_precision() -> Iterator[None]:
     """Let no test's precision reach the next: transformers 4.57 leaves a run's `bf16` in the environment."""
     yield
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+
+
+@pytest.fixture(autouse=True)
+def own_log_level() -> None:
+    """Let each test see warnings, whatever log level the trainer of the test before was made with."""
+    logging.getLogger("hf_noise_al").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
