@@ -53,7 +53,7 @@ def values_of(field: "dataclasses.Field[Any]") -> list[Any]:
     kinds = [*(typing.get_args(hint) or (hint,))]
     kinds += [inner for kind in kinds if typing.get_origin(kind) is list for inner in typing.get_args(kind)]
     found: list[Any] = [value for kind in kinds if kind is bool for value in (True, False)]
-    found += [each.value for kind in kinds if isinstance(kind, enum.EnumType) for each in kind]
+    found += [each.value for kind in kinds if isinstance(kind, enum.EnumMeta) for each in kind]
     found += field.metadata.get("choices") or ()
     default = getattr(field.default, "value", field.default)
     return [value for value in dict.fromkeys(found) if value != default or type(value) is not type(default)]
