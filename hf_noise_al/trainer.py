@@ -357,7 +357,7 @@ class ActiveTrainer(UpstreamTrainer):
             examples = self._some_labeled()
             if examples is not None and "training" not in self._tried:
                 refuse_too_few(self.args, self.pool.num_labeled or self.args.initial_size)
-                try_training(self, examples, self._augmented)
+                try_training(self, examples)
                 self._tried.add("training")
             if "evaluation" not in self._tried:
                 try_evaluation(self)
@@ -651,11 +651,10 @@ class ActiveTrainer(UpstreamTrainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Take one batch forward and back, changed by the augmentation where there is one."""
-        loss: torch.Tensor = super().training_step(model, self._augmented(inputs), *args, **kwargs)
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs, self._batch_generator())
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         return loss
-
-    def _augmented(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return inputs if self.augmentation is None else self.augmentation(inputs, self._batch_generator())
 
     def _batch_generator(self) -> torch.Generator:
         step, batch = self._batch_of_step

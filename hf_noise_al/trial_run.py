@@ -46,14 +46,8 @@ def try_query(trainer: UpstreamTrainer, acquisition: Acquisition, observer: Obse
                 rehearsal.select(candidates, 1, torch.Generator().manual_seed(0))
 
 
-def try_training(trainer: UpstreamTrainer, rows: Dataset, change: Callable[[Any], Any]) -> None:
-    """Compute the loss of a batch of labeled `rows`; raise ValueError where that fails or leads to no weight.
-
-    Args:
-        trainer: Knows collator, model and loss.
-        rows: A few rows with labels.
-        change: What is done to a batch before it is trained on.
-    """
+def try_training(trainer: UpstreamTrainer, rows: Dataset) -> None:
+    """Compute the loss of a batch of labeled `rows`; raise ValueError where that fails or leads to no weight."""
     if _is_own(trainer, "get_train_dataloader"):
         return
     with _refusing("train", rows, trainer):
@@ -61,7 +55,7 @@ def try_training(trainer: UpstreamTrainer, rows: Dataset, change: Callable[[Any]
         inputs = trainer._prepare_inputs(trainer.data_collator([kept[row] for row in range(len(kept))]))
         batches, count = trainer.get_batch_samples(iter([inputs]), 1, trainer.args.device)
         with evaluation_mode(trainer.model), trainer.compute_loss_context_manager():
-            loss = trainer.compute_loss(trainer.model, change(dict(batches[0])), num_items_in_batch=count)
+            loss = trainer.compute_loss(trainer.model, dict(batches[0]), num_items_in_batch=count)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise ValueError(
                 f"Cannot train: the loss is {_shape(loss)}. Let the model, or `compute_loss_func`, return one number."
