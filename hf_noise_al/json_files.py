@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from .shown_text import one_line
@@ -26,10 +27,23 @@ class _Number(float):
 
 
 def has_mixed_columns(rows: Dataset) -> bool:
-    """Return whether `datasets` found no type for a column and left its values, which are no objects, as JSON."""
+    """Return whether `datasets` has a column that is not as it was written.
+
+    It leaves values of several types, which are no objects, as JSON; it takes texts for dates, and whole numbers that
+    are too large for it for broken ones.
+    """
     return any(
-        _is_json(feature) and not _are_objects(rows.data.column(name)) for name, feature in rows.features.items()
+        (_is_json(feature) and not _are_objects(rows.data.column(name))) or _was_changed(feature, rows, name)
+        for name, feature in rows.features.items()
     )
+
+
+def _was_changed(feature: Any, rows: Dataset, name: str) -> bool:
+    kind = str(getattr(feature, "dtype", ""))
+    if kind.startswith(("timestamp", "date", "time")):
+        return True
+    largest = pc.max(pc.abs(rows.data.column(name))).as_py() if kind == "float64" else None
+    return largest is not None and 2**53 < largest < 1e30
 
 
 def _is_json(feature: Any) -> bool:
@@ -52,6 +66,7 @@ def read_json_files(files: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
     names = list(dict.fromkeys(name for part in rows.values() for row in part for name in row))
     columns: dict[str, dict[str, pa.Array]] = {split: {} for split in files}
     for name in names:
+        _refuse_mixed_lists(name, rows, next(iter(files.values()))[0])
         values = [row.get(name) for part in rows.values() for row in part]
         column = _column(values)
         start = 0
@@ -101,6 +116,23 @@ def _row(value: object, path: Path, line: int) -> dict[str, Any]:
             '{"text": "..."}, is expected. Correct the line.'
         )
     return value
+
+
+def _refuse_mixed_lists(name: str, rows: Mapping[str, Sequence[Mapping[str, Any]]], path: object) -> None:
+    """Raise where a column holds lists in some rows and single values in others: one of them is not as it was meant."""
+    lists = first = None
+    for part in rows.values():
+        for number, row in enumerate(part):
+            value = row.get(name)
+            if value is None:
+                continue
+            if first is None:
+                first, lists = (number, value), isinstance(value, list)
+            elif isinstance(value, list) != lists:
+                raise UnreadableFile(
+                    f"{path}, row {number}: `{name}` is {one_line(json.dumps(value), 40)}, and in row {first[0]} "
+                    f"{one_line(json.dumps(first[1]), 40)}. Write lists in every row, or in none."
+                )
 
 
 def _column(values: list[Any]) -> pa.Array:

@@ -41,8 +41,8 @@ class LabelLine:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody gave a label yet: null, or an empty text."""
-        return self.label is None or (isinstance(self.label, str) and is_missing(self.label))
+        """Whether nobody gave a label yet: it is missing by `is_missing`, such as null and an empty text."""
+        return not isinstance(self.label, list) and is_missing(self.label)
 
     @property
     def place(self) -> str:

@@ -121,10 +121,7 @@ class LabelReader:
     def _numbers(self, plain: object) -> Label:
         """Return a number, or a list of numbers, that fits the model."""
         if isinstance(plain, str):
-            number = number_in(plain.strip())
-            if number is None:
-                raise ValueError(self._no_number(plain))
-            plain = int(number) if self.problem_type != REGRESSION and number == int(number) else float(number)
+            plain = self._number_in(plain)
         if isinstance(plain, list | tuple) and plain and all(isinstance(value, int | float) for value in plain):
             plain = list(plain)
         elif isinstance(plain, bool) or not isinstance(plain, int | float):
@@ -144,6 +141,17 @@ class LabelReader:
                 raise ValueError(f"the label {plain!r} is outside the model's {self.num_labels} classes.")
             plain = int(plain)
         return plain
+
+    def _number_in(self, text: str) -> float:
+        if self.problem_type == REGRESSION:
+            try:
+                return float(text)
+            except ValueError:
+                raise ValueError(self._no_number(text)) from None
+        number = number_in(text.strip())
+        if number is None:
+            raise ValueError(self._no_number(text))
+        return int(number) if number == int(number) else float(number)
 
     def _no_number(self, plain: str) -> str:
         if not plain.strip():

@@ -7,7 +7,7 @@
 | ``[]`` | none of the classes, where a row may have several; no tags, where each word needs one |
 | text, without the blanks around it | the class of that name; else as the number that it is |
 | a number | the class whose name is that number; where no name is a number, the class at this place, from 0 |
-| true, false | the class called so, in whatever case |
+| true, false | the class called so, in whatever case; of the classes True and False, 1 and 0 are these |
 """
 
 from __future__ import annotations
@@ -117,6 +117,11 @@ class Classes:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether a class is called by a number, so that numbers are names."""
+        return bool(self._numbers)
+
     def place(self, answer: object) -> int:
         """Return the place, from 0, of the class that `answer` names, by the table above.
 
@@ -150,6 +155,8 @@ class Classes:
             raise ValueError(f"{answer!r} stands for a missing label.")
         if self._numbers or not 0 <= number < len(self.names) or number % 1:
             raise self._unknown(answer)
+        if {name.lower() for name in self._places} == {"true", "false"}:
+            return self._place_of_truth(str(bool(number)), answer)
         return int(number)
 
     def _place_of_truth(self, text: str, answer: object) -> int:
@@ -159,7 +166,7 @@ class Classes:
         return found[0]
 
     def _unknown(self, answer: object) -> ValueError:
-        if isinstance(answer, str) and not answer.strip():
+        if is_missing(answer, self._places):
             return ValueError(f"{answer!r} stands for a missing label.")
         near = difflib.get_close_matches(str(answer).strip(), list(self._places), 1)
         meant = f" Did you mean {one_line(repr(near[0]))}?" if near else ""

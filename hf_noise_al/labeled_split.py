@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -66,7 +66,9 @@ class PoolDataset:
         # Models and collators take any of the three names for the labels, so none may stay beside the right one.
         # A text called so is kept under another name, for people to read.
         texts = [name for name in found if name != self.label_column and is_text(dataset.features[name])]
-        kept = dataset.rename_columns({name: column_beside(name) for name in texts})
+        kept = dataset
+        for name in texts:
+            kept = kept.rename_column(name, column_beside(name, kept.column_names))
         self.inputs = kept.remove_columns(list({*found, self.label_column} - {None, *texts}))
         self.labels: list[Label | None] = [None] * len(dataset)
         kind = dataset.features[self.label_column] if self.label_column else None
@@ -229,14 +231,17 @@ def item_feature(feature: object) -> object:
     return feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
 
 
-def column_beside(name: str) -> str:
-    """Return what a column is called where `name` has a meaning of ours.
+def column_beside(name: str, taken: Collection[str] = ()) -> str:
+    """Return what a column is called where `name` has a meaning of ours; none of the names that are `taken`.
 
     Example:
         >>> column_beside("label")
         'label (column)'
+        >>> column_beside("label", ["label (column)"])
+        'label (column) (column)'
     """
-    return f"{name} (column)"
+    beside = f"{name} (column)"
+    return column_beside(beside, taken) if beside in taken else beside
 
 
 def predicts_classes(model: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -84,15 +85,20 @@ def forget_open_lines(folder: Path) -> None:
 def refuse_other_rows(dataset: Dataset, lines: Sequence[LabelLine]) -> None:
     """Raise ValueError where a line shows something else than its row of `dataset` holds.
 
-    Compared are the columns that query files show; a line need not have them, and may have others. Of an image, only
-    the name of its file: folders differ between machines.
+    Compared are the columns that query files show; a line need not have them, and may have others. Folders of images
+    differ between machines: where several files have one name, the row must be the one whose path fits best.
     """
-    images = [_key(name) for name, kind in dataset.features.items() if isinstance(kind, Image)]
+    keys = _keys(dataset)
+    images = {keys[name]: name for name, kind in dataset.features.items() if isinstance(kind, Image)}
     own = _values(dataset, [line.row for line in lines], _shown_columns(dataset))
     for line, values in zip(lines, own, strict=True):
         for name, value in values.items():
             found = line.entry.get(name)
-            if found is None or found == value or (name in images and _file_name(found) == _file_name(value)):
+            if (
+                found is None
+                or found == value
+                or (name in images and _is_image_of(found, value, dataset, images[name]))
+            ):
                 continue
             raise ValueError(
                 f"{line.place}: `{name}` is {shortened(found)}, and in row {line.row} of the data {shortened(value)}. "
@@ -104,7 +110,7 @@ def _typed_lines(path: Path, dataset: Dataset) -> list[LabelLine]:
     """Return the lines of an earlier version of a query file that say more than it asked: a label, or a note."""
     if not path.exists():
         return []
-    known = {*_OURS, *map(_key, _shown_columns(dataset))}
+    known = {*_OURS, *_keys(dataset).values()}
     try:
         return [line for line in read_label_lines(path) if not line.is_open or line.entry.keys() - known]
     except ValueError as error:
@@ -125,17 +131,21 @@ def _shown_columns(dataset: Dataset) -> list[str]:
     return [*texts, *(name for name, _ in kinds if name not in texts and name not in images), *images]
 
 
-def _key(name: str) -> str:
-    return column_beside(name) if name in _OURS else name
+def _keys(dataset: Dataset) -> dict[str, str]:
+    """Return what each column of `dataset` is called in a line, where some names are ours."""
+    keys: dict[str, str] = {}
+    for name in dataset.column_names:
+        keys[name] = column_beside(name, {*dataset.column_names, *keys.values()}) if name in _OURS else name
+    return keys
 
 
 def _values(dataset: Dataset, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
     """Return what is shown of `rows`, as plain JSON; of an image its path, of a ClassLabel its name."""
     if not columns or not rows:
         return [{} for _ in rows]
-    kinds = {name: dataset.features[name] for name in columns}
+    kinds, keys = {name: dataset.features[name] for name in columns}, _keys(dataset)
     table = dataset.with_format("arrow").select_columns(list(columns)).select(list(rows))[:]
-    return [{_key(name): _plain(value, kinds[name]) for name, value in row.items()} for row in table.to_pylist()]
+    return [{keys[name]: _plain(value, kinds[name]) for name, value in row.items()} for row in table.to_pylist()]
 
 
 def _plain(value: Any, kind: Any) -> Any:
@@ -152,5 +162,17 @@ def _plain(value: Any, kind: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
-def _file_name(path: object) -> str:
-    return re.split(r"[\\/]", str(path))[-1]
+def _is_image_of(found: object, path: object, dataset: Dataset, column: str) -> bool:
+    """Return whether the path `found` is that of the image at `path`, and of no other image of `dataset` rather."""
+    fit = _common_end(found, path)
+    if not fit:
+        return False
+    stored = dataset.with_format("arrow").select_columns([column])[:].column(column)
+    others = {value["path"] for value in stored.to_pylist() if value is not None}
+    return all(_common_end(found, other) < fit for other in others if other != path)
+
+
+def _common_end(one: object, other: object) -> int:
+    """Return how many names at the end of two paths are the same."""
+    pairs = zip(reversed(re.split(r"[\\/]", str(one))), reversed(re.split(r"[\\/]", str(other))), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

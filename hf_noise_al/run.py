@@ -33,13 +33,13 @@ from .loading import (
 )
 from .plotting import plot_curves
 from .recipe import InvalidArgument, did_you_mean
-from .run_settings import refuse_other_inputs, save_settings, settings_of
+from .run_settings import refuse_other_inputs, save_settings, saved_class_names, settings_of
 from .set_aside import read_set_aside
 from .shown_text import listed, one_line
 from .state import STATE_FILE, classes_of, labeled_rows_of, refuse_other_run
 from .tasks import TASKS, Targets, Task
 from .tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better
-from .tasks.targets import REGRESSION, SINGLE_LABEL
+from .tasks.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from .trainer import ActiveTrainer
 from .training_args import ActiveTrainingArguments
 from .unsupported import refuse_unwritable_folder
@@ -98,6 +98,8 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
     With `trained_model` the model is one to query with as it is: it must have a trained output head.
     """
     with _refusals():
+        if training.resumes and data.class_names is None:
+            data.class_names = saved_class_names(Path(str(training.output_dir)))
         settings = settings_of(model, data, training)
         task = _task(data.task)
         _refuse_settings(task, data, training)
@@ -109,7 +111,7 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
             rows = load_pool(data, labels) if trained_model else load_data(data, labels)
             processor = task.load_processor(model, data, rows.pool)
             collator = task.collator(processor)
-            details = (training.label_column, rows.source, partial(_arranged, task, model, training))
+            details = (training.label_column, rows.source, partial(_arranged, task, model, training, len(rows.pool)))
             if trained_model:
                 config = load_model_config(model, {})
                 ready = task.prepare_query(rows.pool, processor, data, config, *details)
@@ -152,24 +154,36 @@ def prepare(model: ModelArguments, data: DataArguments, training: RunArguments, 
     return Job(trainer, curve, training)
 
 
-def _arranged(task: Task, model: ModelArguments, training: RunArguments, targets: Targets) -> Targets:
+def _arranged(task: Task, model: ModelArguments, training: RunArguments, size: int, targets: Targets) -> Targets:
     """Return `targets` with the classes in the order that the checkpoint, or the run that goes on, has them.
 
     A run that goes on may have more classes than it had: those of the data, and with `new_classes` those of answers.
     """
     if not targets.class_names:
         return targets
-    known = checkpoint_classes(model)
-    if known is not None and sorted(known) == sorted(targets.class_names):
+    asked, known = targets.class_names, checkpoint_classes(model)
+    if known is not None and sorted(known) == sorted(asked):
         targets = targets.arranged(known)
     state = Path(str(training.output_dir)) / STATE_FILE
-    if training.resumes and state.exists():
-        targets = targets.arranged(classes_of(state))
+    before = classes_of(state) if training.resumes and state.exists() else []
+    if before:
+        targets = targets.arranged(before)
+    elif targets.class_names != asked:
+        logger.info(
+            f"{model.model_name_or_path} has these classes in the order {listed(targets.class_names, 12)}, which is "
+            f"kept; numbers in the data are read by the order {listed(asked, 12)}."
+        )
     if training.new_classes == "allow" and training.label_file is not None and task.read_answers is None:
-        new = new_classes_in(Path(training.label_file), targets.class_names)
+        new = new_classes_in(Path(training.label_file), targets.class_names, size)
         if new:
             logger.info(f"{training.label_file} names new classes: {listed(new, 12)} (`new_classes: allow`).")
         targets = targets.arranged((*targets.class_names, *new))
+    if before and len(targets.class_names) > len(before) and targets.problem_type == MULTI_LABEL:
+        raise ValueError(
+            f"A run whose rows may have several classes cannot get new ones ({listed(targets.class_names, 12)}). Start "
+            "afresh with all of them in `class_names` and the same label file (`--start_afresh true`): the answers in "
+            "it are used again."
+        )
     return targets
 
 

@@ -30,6 +30,15 @@ def save_settings(settings: Mapping[str, Any], folder: Path) -> None:
     write_atomically(folder / FILE_NAME, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
+def saved_class_names(folder: Path) -> list[str] | None:
+    """Return the `class_names` that the run in `folder` was made with; None where it had none, or nothing is known."""
+    try:
+        names = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["class_names"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) and names else None
+
+
 def refuse_other_inputs(settings: Mapping[str, Any], folder: Path) -> None:
     """Raise `InvalidArgument` where the run in `folder` was made with other settings than these.
 
@@ -56,7 +65,7 @@ def _later() -> dict[str, Any]:
 
 def _same(name: str, saved: object, asked: object) -> bool:
     if name == "class_names":  # a run knows its classes itself, and may get more of them
-        return not isinstance(saved, list) or not isinstance(asked, list) or set(saved) <= set(asked)
+        return not isinstance(saved, list) or not isinstance(asked, list) or [n for n in asked if n in saved] == saved
     if saved == asked or name not in PATHS or saved is None or asked is None:
         return saved == asked
     places = [Path(str(value)).expanduser() for value in (saved, asked)]

@@ -35,7 +35,7 @@ from .intervals import few_rows
 from .labeled_split import LABEL_COLUMNS, NUM_WORDS, PoolDataset, content_hash, is_text, predicts_classes, rows_hash
 from .lost_processes import explaining_lost_processes
 from .model_card import write_model_card
-from .observables import Observable, default_observable
+from .observables import WORD_STARTS, Observable, default_observable
 from .observation import Observer, untouched_random_state
 from .pool import Annotation, Label, Pool
 from .query_file import QUERIES_FOLDER, refuse_other_rows, write_query_file
@@ -520,6 +520,8 @@ class ActiveTrainer(UpstreamTrainer):
             told={row: self.reader.spell(pool.label(row)) for row in pool.labeled_rows},
             read=lambda row, label: self._read([row], [label])[0],
             refuse_other_rows=lambda lines: refuse_other_rows(self._shown(), lines),
+            size=pool.size,
+            set_aside=pool.set_aside,
         )
         self.annotator.compare_with(known)
 
@@ -767,7 +769,8 @@ class ActiveTrainer(UpstreamTrainer):
     def _shown(self) -> Dataset:
         """Return what people are shown of the pool: every column that is no input of the model, and all texts."""
         self._set_signature_columns_if_needed()
-        inputs = {NUM_WORDS, *self._signature_columns, *getattr(self.processing_class, "model_input_names", ())}
+        inputs = {*self._signature_columns, *getattr(self.processing_class, "model_input_names", ())}
+        inputs |= {NUM_WORDS} if WORD_STARTS in inputs else set()
         shown = self.data.inputs
         hidden = [name for name, kind in shown.features.items() if name in inputs and not is_text(kind)]
         return shown.remove_columns(hidden)

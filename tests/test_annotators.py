@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 
 from hf_noise_al.annotators import Annotator, HeldOutLabels, LabelFile
-from hf_noise_al.annotators.label_file import KnownRows
+from hf_noise_al.annotators.label_file import KnownRows, new_classes_in
 from hf_noise_al.pool import Label
 from hf_noise_al.query_file import write_query_file
 
@@ -86,8 +86,8 @@ def test_label_file_refuses_two_labels_and_takes_the_same_twice(path: Path) -> N
 
 
 def test_label_file_hands_on_a_label_that_is_no_number(path: Path) -> None:
-    path.write_text('{"row": 0, "label": NaN}\n')
-    assert str(LabelFile(path).annotate([0])) == "[nan]"
+    path.write_text('{"row": 0, "label": [NaN]}\n')
+    assert str(LabelFile(path).annotate([0])) == "[[nan]]"
 
 
 @pytest.mark.parametrize("start, end", [("", "\n"), ("\ufeff", "\r\n")], ids=["unix", "windows"])
@@ -234,3 +234,37 @@ def test_a_place_that_may_not_be_looked_at_is_refused_by_name(tmp_path: Path, mo
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(ValueError, match=f"Cannot read {tmp_path}: Permission denied. Name a file or folder"):
         LabelFile(tmp_path).annotate([0])
+
+
+def test_a_label_for_a_row_that_is_not_there_is_refused_and_one_that_is_set_aside_is_told(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told(lines: str) -> LabelFile:
+        path.write_text(lines)
+        annotator = LabelFile(path)
+        annotator.compare_with(KnownRows({}, lambda row, label: 0, lambda lines: None, size=5, set_aside={3}))
+        return annotator
+
+    with pytest.raises(ValueError, match="labels.jsonl, line 2: there is no row 5: rows are 0 to 4. Correct the row"):
+        told('{"row": 0, "label": "a"}\n{"row": 5, "label": "a"}\n').annotate([0])
+    assert told('{"row": 0, "label": "a"}\n{"row": 3, "label": "b"}\n').annotate([0]) == ["a"]
+    assert (
+        "line 2: row 3 is set aside to measure with, so that its label here is not used (1 such lines)" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("label", ["null", '""', '" "', "NaN", "-100", '"-100"'])
+def test_what_is_missing_is_no_answer_yet(path: Path, label: str) -> None:
+    path.write_text(f'{{"row": 0, "label": {label}}}\n')
+    with pytest.raises(ValueError, match="has no label for 1 of the 1 rows asked for"):
+        LabelFile(path).annotate([0])
+
+
+def test_new_classes_are_found_by_name_and_by_number_where_classes_are_numbers(path: Path) -> None:
+    path.write_text(
+        '{"row": 0, "label": "b"}\n{"row": 1, "label": 4}\n{"row": 2, "label": ["c", "4"]}\n{"row": 3, "label": null}\n'
+        '{"row": 99, "label": "ghost"}\n{"row": 4, "label": -100}\n{"row": 5, "label": true}\n'
+    )
+    assert new_classes_in(path, ["1", "2"], 10) == ["b", "4", "c"]
+    assert new_classes_in(path, ["a", "b"], 10) == ["c"], "4 is the place of a class, and of none here"
+    assert new_classes_in(path.with_name("nothing.jsonl"), ["a"], 10) == []

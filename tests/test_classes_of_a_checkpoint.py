@@ -1,6 +1,7 @@
 """A trained model goes on with the classes that its outputs stand for, in every task that has classes."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,15 @@ import tiny_tasks
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict
 from tiny_run import make_model
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_noise_al import ActiveTrainer
+from hf_noise_al.arguments import parse
 from hf_noise_al.labeled_split import PoolDataset
+from hf_noise_al.run import prepare
 from hf_noise_al.tasks.mask_targets import MaskTargets
+from hf_noise_al.tasks.tags import TAGS, TagTargets, with_tags
+from hf_noise_al.tasks.targets import read_classes, with_targets
 
 ONE_ROUND = {"num_rounds": 1, "max_steps": 1}
 
@@ -60,6 +66,61 @@ def test_the_order_of_a_checkpoint_is_kept_and_other_classes_get_a_new_head(task
     assert named_labels(again) == named_labels(first)
     state, kept = again.model.state_dict(), trained.model.state_dict()
     assert all(torch.equal(state[name], kept[name]) for name in kept), "the head is that of the checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([0, 1, 2, 0, 1, 2], ["y", "z", "x"]),
+        ([[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]], ["y", "z", "x"]),
+        ([[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]], None),
+    ],
+)
+def test_numbers_in_the_data_keep_the_order_in_which_classes_were_listed(labels: list[Any], names: Any) -> None:
+    pool = Dataset.from_dict({"text": ["t"] * len(labels), "label": labels})
+    targets = read_classes(pool, {}, "label", names)
+    found = list(targets.class_names)
+    turned = targets.arranged([found[2], found[0], found[1]])
+    assert turned.class_names == (found[2], found[0], found[1])
+    read = with_targets(pool, "label", turned, "the pool", complete=False)["labels"][:]
+    meant = with_targets(pool, "label", targets, "the pool", complete=False)["labels"][:]
+    for one, other in zip(read, meant, strict=True):
+        assert named(one, turned.class_names) == named(other, found)
+
+
+def named(label: Any, names: Sequence[str]) -> set[str]:
+    return {names[n] for n, bit in enumerate(label) if bit} if isinstance(label, list) else {names[label]}
+
+
+def test_numbers_of_tags_keep_the_order_in_which_classes_were_listed() -> None:
+    pool = Dataset.from_dict({"text": ["t", "u"], "tags": [[0, 1, 2], [2, 2]]})
+    targets = TagTargets(TAGS, ("O", "PER", "LOC")).arranged(["LOC", "O", "PER"])
+    assert with_tags(pool, "tags", targets, "the pool", False)["labels"][:] == [[1, 2, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_run_on_a_checkpoint_of_another_order_keeps_what_numbers_mean(
+    kind: str, tmp_path: Path, tiny_bert_folder: Path
+) -> None:
+    names = ["y", "z", "x"]
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tiny_bert_folder, num_labels=3, id2label=dict(enumerate("zxy")), label2id={}, ignore_mismatched_sizes=True
+    )
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tiny_bert_folder).save_pretrained(tmp_path / "model")
+    rows = [{"text": f"a film {row}", "label": row % 3} for row in range(30)]
+    Dataset.from_list(rows).to_csv(str(tmp_path / "rows.csv")) if kind == "csv" else Dataset.from_list(rows).to_json(
+        str(tmp_path / "rows.jsonl")
+    )
+    own = {
+        "dataset_name": tmp_path / f"rows.{kind}",
+        "model_name_or_path": tmp_path / "model",
+        "output_dir": tmp_path / "o",
+    }
+    quick = {"use_cpu": "true", "num_rounds": 1, "class_names": names, "disable_tqdm": "true"}
+    trainer = prepare(*parse(None, tiny_tasks.flags({**own, **quick}))).trainer
+    assert trainer.reader.names == ("z", "x", "y")
+    assert named_labels(trainer) == [names[row % 3] for row in range(30)]
 
 
 def test_masks_keep_their_values_where_a_checkpoint_has_another_order() -> None:

@@ -41,7 +41,7 @@ def test_a_column_that_is_text_after_the_first_chunk_is_text(path: Path, before:
         (["4", '"cat"', "true", "1.50", "null"], ["4", "cat", "true", "1.50", None]),
         (["1", "2.5"], [1.0, 2.5]),
         (['["x"]', '[1, "y"]', "null"], [["x"], ["1", "y"], None]),
-        (['"a"', '{"b": 1}', "[2]"], ["a", '{"b": 1}', "[2]"]),
+        (['"a"', '{"b": 1}', "2"], ["a", '{"b": 1}', "2"]),
         (["1", "99999999999999999999999"], ["1", "99999999999999999999999"]),
     ],
 )
@@ -88,3 +88,17 @@ def test_what_cannot_be_read_is_refused_with_file_and_line(path: Path, data: byt
     path.write_bytes(data)
     with pytest.raises(ValueError, match=re.escape(f"{path}, {message}")):
         pool(path)
+
+
+def test_dates_and_large_numbers_stay_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"big": 12345678901234567890, "when": "2024-01-23", "label": "a"}\n' * 3)
+    rows = load_pool(DataArguments(dataset_name=str(path))).pool
+    assert rows["big"][:] == ["12345678901234567890"] * 3 and rows["when"][:] == ["2024-01-23"] * 3
+
+
+def test_lists_among_single_values_are_refused_with_their_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "t", "label": ["a", "b"]}\n' * 3 + '{"text": "t", "label": "a"}\n')
+    with pytest.raises(ValueError, match=r'row 3: `label` is "a", and in row 0 \["a", "b"\]. Write lists in every row'):
+        load_pool(DataArguments(dataset_name=str(path)))

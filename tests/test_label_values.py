@@ -54,6 +54,8 @@ def test_minus_one_is_missing_where_labels_are_classes_and_none_is_called_so(val
         (["False", "True"], True, 1),
         (["False", "True"], "true", 1),
         (["false", "true"], False, 0),
+        (["True", "False"], 1, 0),
+        (["True", "False"], "0", 1),
         (["3.5", "4"], 3.5, 0),
         (["3.5", "4"], "4", 1),
         (["01", "02"], "02", 1),
@@ -86,7 +88,6 @@ def test_which_class_an_answer_names(names: list[str], answer: Any, place: int) 
         (["0", "1"], True, "True is not a known class"),
         (["a", "A"], "True", "'True' is not a known class"),
         (["bad", "good"], [1], r"\[1\] is not a known class"),
-        (["bad", "good"], None, "None is not a known class"),
         (["1", "01", "2"], "1.0", "'1.0' is not a known class"),  # either could be meant
         (["bad", "good"], "x" * 500, r"x\.\.\. is not a known class"),
         (["bad", "good"], "1e0", "'1e0' is not a known class"),
@@ -97,7 +98,7 @@ def test_what_names_no_class_is_refused(names: list[str], answer: Any, message: 
         Classes(tuple(names)).place(answer)
 
 
-@pytest.mark.parametrize("answer", ["", "  ", -1, "-1", -100])
+@pytest.mark.parametrize("answer", ["", "  ", -1, "-1", -100, None, math.nan])
 def test_an_answer_that_stands_for_a_missing_label_is_refused_as_such(answer: Any) -> None:
     with pytest.raises(ValueError, match="stands for a missing label"):
         Classes(("bad", "good")).place(answer)

@@ -218,3 +218,24 @@ def test_only_what_people_typed_stays_when_nothing_is_asked_any_more(tmp_path: P
     texts["round-00.jsonl"] = '{"row": 1,  "label": "b"}\n'
     del texts["round-01.jsonl"]
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == texts
+
+
+def test_an_image_of_another_folder_with_the_same_name_is_another_row(tmp_path: Path) -> None:
+    paths = ["im/a/u15.png", "im/b/u15.png", "im/c.png"]
+    for name in paths:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        PillowImage.new("L", (2, 2)).save(tmp_path / name)
+    pool = Dataset.from_dict({"image": [str(tmp_path / name) for name in paths]}).cast_column("image", Image())
+    refuse_other_rows(
+        pool, lines_of(tmp_path / "q.jsonl", {"row": 0, "image": "C:\\x\\a\\u15.png"}, {"row": 2, "image": "y/c.png"})
+    )
+    for other in ("/elsewhere/b/u15.png", "u15.png"):
+        with pytest.raises(ValueError, match="`image` is .*, and in row 0 of the data"):
+            refuse_other_rows(pool, lines_of(tmp_path / "q.jsonl", {"row": 0, "image": other}))
+
+
+def test_no_column_hides_another(tmp_path: Path) -> None:
+    dataset = Dataset.from_dict({"score": ["s"], "score (column)": ["t"]})
+    write_query_file(tmp_path / "q.jsonl", dataset, [0], [1.0], [None])
+    shown = {"score (column) (column)": "s", "score (column)": "t"}
+    assert read(tmp_path / "q.jsonl") == [{"row": 0, "score": 1.0, "label": None, **shown}]

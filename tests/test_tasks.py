@@ -367,3 +367,17 @@ def test_the_trainer_learns_and_queries_what_a_task_prepared(
     assert np.isfinite(trainer.history[1].metrics["eval_loss"])
     shown = (tmp_path / "queries" / "round-01.jsonl").read_text()
     assert '"text": "a ' in shown or '"text": "the ' in shown or '"text": "poor ' in shown
+
+
+def test_what_stands_for_a_missing_class_in_a_list_is_no_class(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match="of the pool, row 1: '-100' stands for a missing label"):
+        prepare_texts(tiny_tokenizer, [["a", "b"], ["a", "-100"]])
+
+
+def test_an_input_called_as_labels_are_is_read_and_shown(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = Dataset.from_dict({"labels": TEXTS, "label": TEXTS, "label (column)": TEXTS, "kind": ["a", "b", "a", "b"]})
+    arguments = DataArguments(dataset_name="x", text_column="labels")
+    ready = TASKS["text_classification"].prepare(rows, rows, tiny_tokenizer, arguments, label_column="kind")
+    assert ready.pool["labels"][:] == [0, 1, 0, 1]
+    assert ready.pool["labels (column)"][:] == ready.pool["label (column) (column)"][:] == TEXTS
+    assert ready.pool["input_ids"][0] == tiny_tokenizer(TEXTS[0])["input_ids"]

@@ -118,7 +118,7 @@ def test_the_label_column_is_found_by_its_name(tiny_tokenizer: PreTrainedTokeniz
             {"kind": SequenceFeature(Value("int64")), "class_names": NAMES},
             "row 1: the tag of word 1: 9 is not a known class",
         ),
-        ([TAGGED[0], [0, None]], {}, "row 1: the tag of word 1: None is not a known class"),
+        ([TAGGED[0], [0, None]], {}, "row 1: the tag of word 1: None stands for a missing label"),
         ([[0, 1, -100, 0, 0]], {}, "row 0: the tag of word 2: -100 stands for a missing label"),
         (
             [["O", "O", "B-PRE", "O", "O"]],
@@ -218,8 +218,8 @@ def test_annotators_give_numbers_or_names_and_the_state_keeps_numbers(
         ([0, 0.5], "the tag of word 1: 0.5 is not a known class"),
         ([True, 0], "the tag of word 0: True is not a known class"),
         (["O", "PER"], "the tag of word 1: 'PER' is not a known class. Did you mean 'I-PER'"),
-        ([0, None], "the tag of word 1: None is not a known class"),
-        ([0, float("nan")], "the tag of word 1: nan is not a known class"),
+        ([0, None], "the tag of word 1: None stands for a missing label"),
+        ([0, float("nan")], "the tag of word 1: nan stands for a missing label"),
     ],
 )
 def test_what_annotators_may_not_give_is_refused_with_the_row(
@@ -496,3 +496,10 @@ def test_a_pool_without_any_tags_is_queried_by_a_trained_model(
         rows_of([["B-X", "O"]], [["a", "b"]], None), tiny_tokenizer, DataArguments(dataset_name="x"), config
     )
     assert named.targets.class_names == ("B-X", "O")
+
+
+def test_what_stands_for_a_missing_tag_is_no_class(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    for missing in ("-100", " ", "-1"):
+        tags = [["O", missing, "B-PER", "O", "O"], ["O", "O"]]
+        with pytest.raises(ValueError, match=f"row 0: the tag of word 1: '{missing}' stands for a missing label"):
+            prepare(tiny_tokenizer, tags, kind=None)

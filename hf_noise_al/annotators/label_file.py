@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..label_lines import LabelLine, query_files, read_label_lines, shortened
-from ..label_values import Classes, UnknownClass
+from ..label_values import Classes, UnknownClass, number_in, plain_text
 from ..pool import Label
 from .base import Annotator
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class KnownRows:
     """``(row, label as typed) -> label``; raises ValueError for what is none."""
     refuse_other_rows: Callable[[Sequence[LabelLine]], None]
     """Raises ValueError where a line shows something else than its row holds."""
+    size: int | None = None
+    """How many rows there are, where that is known."""
+    set_aside: Collection[int] = ()
+    """Rows whose answers nobody uses."""
 
     def agree(self, row: int, one: object, other: object) -> bool:
         """Return whether two labels of `row` are read as one: as a name and its number are, or a mask packed anew."""
@@ -102,6 +109,7 @@ class LabelFile(Annotator):
                 )
         if self._known is not None:
             asked, told = set(rows), self._known.told
+            _refuse_unknown_rows(labeled, self._known)
             self._known.refuse_other_rows([line for line in labeled if line.row in asked])  # told rows were, then
             for line in labeled:
                 if line.row in asked or line.row in told:
@@ -126,8 +134,15 @@ class LabelFile(Annotator):
         )
 
 
-def new_classes_in(path: Path, classes: Sequence[str]) -> list[str]:
+def new_classes_in(path: Path, classes: Sequence[str], size: int) -> list[str]:
     """Return what the label file, or the folder of them, at `path` names beside `classes`, in the order it was typed.
+
+    A number is a new class only where classes are called by numbers: elsewhere it is the place of one.
+
+    Args:
+        path: The file or folder.
+        classes: The names that are known.
+        size: How many rows there are; what is said of others is none of the run's.
 
     Raises:
         ValueError: a line cannot be read.
@@ -135,16 +150,34 @@ def new_classes_in(path: Path, classes: Sequence[str]) -> list[str]:
     known, new = Classes(tuple(classes)), []
     for line in LabelFile(path).lines_so_far():
         for answer in line.label if isinstance(line.label, list) else [line.label]:
-            if not isinstance(answer, str) or not answer.strip():
+            text = plain_text(answer) if isinstance(answer, int | float) and not isinstance(answer, bool) else answer
+            if not isinstance(text, str) or not 0 <= line.row < size:
                 continue
             try:
-                known.place(answer)
+                known.place(text)
             except UnknownClass:
-                new.append(answer.strip())
-                known = Classes((*known.names, answer.strip()))
+                if number_in(text.strip()) is None or known.has_numbers:
+                    new.append(text.strip())
+                    known = Classes((*known.names, text.strip()))
             except ValueError:  # it stands for a missing label
                 continue
     return new
+
+
+def _refuse_unknown_rows(lines: Sequence[LabelLine], known: KnownRows) -> None:
+    """Raise ValueError where a label is that of no row; tell which labels are of no use."""
+    for line in lines:
+        if known.size is not None and not 0 <= line.row < known.size:
+            raise ValueError(
+                f"{line.place}: there is no row {line.row}: rows are 0 to {known.size - 1}. Correct the row, or remove "
+                "the line."
+            )
+    unused = [line for line in lines if line.row in known.set_aside]
+    if unused:
+        logger.warning(
+            f"{unused[0].place}: row {unused[0].row} is set aside to measure with, so that its label here is not used "
+            f"({len(unused)} such lines)."
+        )
 
 
 def _refuse_other_label(line: LabelLine, known: KnownRows) -> None:

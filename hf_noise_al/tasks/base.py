@@ -202,7 +202,8 @@ class Task:
     ) -> Dataset:
         labeled = self.labels.apply(part, column, targets, place, complete)
         # An input called as labels are was renamed beside them.
-        inputs = [name if name in labeled.column_names else column_beside(name) for name in inputs]
+        own = ("labels", "label")
+        inputs = [column_beside(name, part.column_names) if name in own and name != column else name for name in inputs]
         self.check_labels(labeled, inputs, place)
         try:
             return self.encode(labeled, inputs, processor, arguments)

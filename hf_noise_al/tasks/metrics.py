@@ -241,6 +241,8 @@ def _scipy(function: str) -> Callable[[Array, Array, Mapping[str, str]], float]:
     def measure(predictions: Array, references: Array, averaging: Mapping[str, str]) -> float:
         from scipy import stats
 
+        if len(predictions) < 2:
+            return math.nan  # it is not defined
         return float(getattr(stats, function)(predictions, references)[0])
 
     return measure

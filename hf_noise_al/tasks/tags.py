@@ -16,7 +16,7 @@ from ..label_values import UnknownClass, in_order, is_missing
 from ..labeled_split import item_feature
 from ..places import row_at
 from ..shown_text import listed
-from .targets import LabelKind, Targets, by_place, tidy_names, with_label_column
+from .targets import LabelKind, Outside, Targets, by_place, tidy_names, with_label_column
 
 logger = logging.get_logger(__name__)
 
@@ -79,9 +79,10 @@ def with_tags(dataset: Dataset, column: str, targets: Targets, place: str, compl
     labels must be `complete` it is refused, and so is a tag that is none of the classes.
     """
     values: list[list[int] | None] = []
+    names, outputs = targets.in_data(), targets.outputs()
     for row, tags in enumerate(_rows(dataset, column, place, targets.class_names)):
         try:
-            values.append(None if tags is None else parse_tags(tags, targets.class_names, None))
+            values.append(None if tags is None else [outputs[tag] for tag in parse_tags(tags, names, None)])
         except ValueError as error:
             raise type(error)(f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
     missing = [row for row, value in enumerate(values) if value is None]
@@ -107,7 +108,7 @@ def _rows(dataset: Dataset, column: str, place: str, classes: Sequence[str] | No
         if tags is None or (isinstance(tags, list) and all(is_missing(tag, known) for tag in tags)):
             rows.append(None)
         elif isinstance(tags, list):
-            rows.append([names.get(tag, tag) for tag in tags])
+            rows.append([tag if not names or is_missing(tag, ()) else names.get(tag, Outside(tag)) for tag in tags])
         else:
             raise ValueError(
                 f"Column `{column}` of {place}, {row_at(place, number)}: found {tags!r}, not a list of tags. Store "
@@ -125,5 +126,5 @@ def _names(found: Sequence[Any]) -> list[str]:
     """Return the names of all tags in `found`: text as it is, numbers from 0 to the highest."""
     numbers = [tag for tag in found if isinstance(tag, int | float) and not is_missing(tag, ())]
     if any(isinstance(tag, str) for tag in found) or not numbers:
-        return in_order({tag.strip() for tag in found if isinstance(tag, str) and tag.strip()})
+        return in_order({tag.strip() for tag in found if isinstance(tag, str) and not is_missing(tag, ())})
     return [str(number) for number in range(int(max(numbers)) + 1)]

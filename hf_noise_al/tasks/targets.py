@@ -42,6 +42,8 @@ class Targets:
 
     problem_type: str
     class_names: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
+    """The classes as data and people listed them, for numbers in the data, where the model has another order."""
 
     @property
     def num_labels(self) -> int:
@@ -67,7 +69,18 @@ class Targets:
 
     def arranged(self, names: Sequence[str]) -> Targets:
         """Return the same with the classes `names` first, in that order; those that are not among them follow."""
-        return replace(self, class_names=(*names, *(name for name in self.class_names if name not in names)))
+        ordered = (*names, *(name for name in self.class_names if name not in names))
+        return replace(self, class_names=ordered, listed=self.listed or self.class_names)
+
+    def in_data(self) -> tuple[str, ...]:
+        """Return the classes in the order that numbers in the data count them by; later ones stand behind."""
+        first = self.listed or self.class_names
+        return (*first, *(name for name in self.class_names if name not in first))
+
+    def outputs(self) -> list[int]:
+        """Return the output of each class of `in_data`."""
+        number = {name: output for output, name in enumerate(self.class_names)}
+        return [number[name] for name in self.in_data()]
 
 
 def read_classes(
@@ -138,8 +151,9 @@ def with_targets(
         read: Callable[[object], Any] = _number
         names: Sequence[str] | None = None
     else:
-        classes, names = Classes(targets.class_names), targets.class_names
-        read = partial(_set_of, classes) if targets.problem_type == MULTI_LABEL else partial(_place, classes)
+        classes, names, outputs = Classes(targets.in_data()), targets.class_names, targets.outputs()
+        several = targets.problem_type == MULTI_LABEL
+        read = partial(_set_of, classes, outputs) if several else partial(_output, classes, outputs)
     values: list[Any] = []
     open_rows: list[int] = []
     taken: Counter[str] = Counter()
@@ -168,7 +182,9 @@ def with_label_column(dataset: Dataset, column: str, values: list[Any], targets:
     """Return `dataset` with `values` as its only column of labels, ``labels``, in the place of `column`."""
     # A second label column would reach the model: collators rename `label` to `labels`.
     others = [name for name in ("labels", "label") if name in dataset.column_names and name != column]
-    renamed = dataset.rename_columns({name: column_beside(name) for name in others})
+    renamed = dataset
+    for name in others:
+        renamed = renamed.rename_column(name, column_beside(name, renamed.column_names))
     return renamed.remove_columns(column).add_column("labels", values, feature=targets.feature)
 
 
@@ -207,7 +223,7 @@ class _Missing(float):
 
 
 @dataclass(frozen=True)
-class _Outside:
+class Outside:
     """A number in a column of class numbers that is none of them; it must not be read as the name of one."""
 
     number: object
@@ -230,7 +246,7 @@ def _plain_values(dataset: Dataset, column: str) -> Iterator[Any]:
     def name(number: Any) -> Any:
         if number is None or (isinstance(number, int | float) and number in (MISSING_CLASS, MISSING)):
             return None if number is None else _Missing(number)
-        return names.get(number, _Outside(number))
+        return names.get(number, Outside(number))
 
     for value in values:
         yield [name(number) for number in value] if isinstance(value, list) else name(value)
@@ -261,7 +277,7 @@ def _declared(feature: Any) -> list[str] | None:
 
 def _found_in_lists(rows: Sequence[list[Any]], column: str) -> list[str]:
     """Return the classes of rows that are lists of class names, or vectors of 0 and 1 with one entry per class."""
-    items = {item for row in rows for item in row}
+    items = {item for row in rows for item in row if not is_missing(item, ())}  # told with their row when they are read
     if all(isinstance(item, str) for item in items):
         return in_order({item.strip() for item in items})
     if not items <= {0, 1}:
@@ -282,15 +298,20 @@ def _place(classes: Classes, value: object) -> int:
         raise UnknownClass(f"{error} Correct the row, or list every class in `class_names`.") from None
 
 
-def _set_of(classes: Classes, value: object) -> list[float]:
+def _output(classes: Classes, outputs: Sequence[int], value: object) -> int:
+    return outputs[_place(classes, value)]
+
+
+def _set_of(classes: Classes, outputs: Sequence[int], value: object) -> list[float]:
     if not isinstance(value, list):
         raise ValueError(f"found {value!r} among lists of labels. Write lists in every row, or in none.")
     if value and not any(isinstance(item, str) for item in value):
         if len(value) != len(classes) or not set(value) <= {0, 1}:
             raise ValueError(f"found {value}. Write one 0 or 1 for each of the {len(classes)} classes, or their names.")
-        return [float(item) for item in value]
-    chosen = {_place(classes, name) for name in value}
-    return [float(place in chosen) for place in range(len(classes))]
+        chosen = {outputs[place] for place, item in enumerate(value) if item}
+    else:
+        chosen = {outputs[_place(classes, name)] for name in value}
+    return [float(output in chosen) for output in range(len(classes))]
 
 
 def _number(value: object) -> float:
