@@ -359,3 +359,29 @@ def test_a_finished_run_can_be_extended_with_a_new_class(job: Job) -> None:
     job.answer(1, lambda line: "awful")
     assert job.run("--resume_from_checkpoint", "true", rounds=2) == 0
     assert len(LearningCurve.load(job.out).points) == 2
+
+
+def test_another_order_of_classes_is_refused_on_a_resume_and_its_absence_is_none(
+    job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.write([row % 2 if row < 30 else "" for row in range(ROWS)])
+    job.run("--class_names", "good", "bad")
+    before = job.kept()
+    assert before == {row: ["good", "bad"][row % 2] for row in before}
+    job.answer(1, lambda line: "bad")
+    assert job.run("--resume_from_checkpoint", "true", "--class_names", "bad", "good") == 2
+    assert "`class_names` was ['good', 'bad'], is ['bad', 'good']" in capsys.readouterr().err
+    job.run("--resume_from_checkpoint", "true")
+    assert job.kept() == {**before, **{line["row"]: "bad" for line in job.asked(1)}}
+
+
+def test_a_run_of_several_classes_a_row_says_how_to_get_new_ones(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    job.write([[["a"], ["a", "b"], []][row % 3] if row < 30 else None for row in range(ROWS)], "mine.jsonl")
+    job.run()
+    assert job.asked(1)[0]["classes"] == ["a", "b"]
+    job.answer(1, lambda line: ["b", "c"])
+    assert job.run("--resume_from_checkpoint", "true", "--new_classes", "allow") == 2
+    assert "cannot get new ones (a, b, c). Start afresh with all of them in `class_names`" in capsys.readouterr().err
+    job.run("--start_afresh", "true", "--class_names", "a", "b", "c")
+    kept = {a["row"]: a["label"] for a in read_state(job.out)["annotations"]}
+    assert [kept[line["row"]] for line in job.asked(1) if line["row"] in kept] == [[0.0, 1.0, 1.0]] * 4

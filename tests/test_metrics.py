@@ -241,3 +241,10 @@ def test_a_best_model_by_what_is_not_measured_is_refused() -> None:
 )
 def test_errors_should_fall_and_the_rest_rise(metric: str, rises: bool) -> None:
     assert is_greater_better(metric) is rises
+
+
+def test_a_correlation_of_one_row_is_not_defined(caplog: pytest.LogCaptureFixture) -> None:
+    measure = load_metrics(["pearsonr", "spearmanr", "mse"], Targets(REGRESSION))
+    found = measure(EvalPrediction(predictions=np.array([[1.0]]), label_ids=np.array([2.0])))
+    assert found == {"pearsonr": 0.0, "spearmanr": 0.0, "mse": 1.0}
+    assert "pearsonr" in caplog.text
