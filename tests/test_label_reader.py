@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_noise_al.label_reader import MULTI_LABEL, REGRESSION, LabelReader, classes_of_config, parse_tags
@@ -125,6 +125,7 @@ def test_the_classes_that_a_model_names(id2label: Any, names: tuple[str, ...] | 
     assert classes_of_config(None) is None
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     st.lists(st.text(min_size=1, max_size=5).filter(str.strip), min_size=2, max_size=6, unique_by=str.strip), st.data()
 )

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_noise_al.label_values import Classes, UnknownClass, classes_found, is_missing
@@ -133,6 +133,7 @@ def test_the_classes_that_are_found_in_data(values: list[Any], names: list[str])
     assert classes_found(values) == names
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(CLASSES, st.data())
 def test_whatever_classes_are_called_a_name_names_its_class(names: list[str], data: st.DataObject) -> None:
     classes = Classes(tuple(names))

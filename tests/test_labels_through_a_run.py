@@ -178,7 +178,7 @@ NAMED = st.one_of(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(NAMED, min_size=2, max_size=5, unique_by=str.strip).filter(lambda names: all(map(str.strip, names))),
     st.data(),
@@ -273,7 +273,7 @@ def test_a_row_is_told_with_its_line_and_its_key(job: Job, capsys: pytest.Captur
     )
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations(range(20)))
 def test_whatever_the_order_of_the_file_row_finds_the_text(job: Job, order: list[int]) -> None:
     job.write([["bad", "good"][row % 2] if row < 8 else "" for row in order], rank=order)
