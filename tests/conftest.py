@@ -43,8 +43,9 @@ def own_precision() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_log_level() -> None:
-    """Let each test see warnings, whatever log level the trainer of the test before was made with."""
+    """Let each test see warnings and no less, whatever log level the trainer of the test before was made with."""
     logging.getLogger("hf_noise_al").setLevel(logging.NOTSET)
+    logging.getLogger("transformers").setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")
