@@ -60,10 +60,7 @@ class LabelReader:
         if self.problem_type == MULTI_LABEL:
             return self._several(plain)
         if self.problem_type != REGRESSION and self.classes is not None and not isinstance(plain, list | tuple):
-            try:
-                return self.classes.place(plain)
-            except ValueError as error:
-                raise type(error)(f"the label {error}") from None
+            return self._place(plain)
         return self._numbers(plain)
 
     def restore(self, row: int, label: object) -> Label:
@@ -104,7 +101,7 @@ class LabelReader:
             raise ValueError(self._no_classes(plain))
         return [float(item) for item in plain]
 
-    def _place(self, name: str) -> int:
+    def _place(self, name: object) -> int:
         assert self.classes is not None
         try:
             return self.classes.place(name)

@@ -13,8 +13,9 @@ from datasets.table import InMemoryTable
 
 from .label_reader import MULTI_LABEL, REGRESSION, LabelReader, classes_of_config
 from .label_values import is_missing
+from .places import id_of
 from .pool import Label, Pool
-from .shown_text import listed, one_line
+from .shown_text import listed
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 ID_COLUMN = "id"
@@ -190,8 +191,7 @@ class PoolDataset:
         """Return what messages call `row`: its number, and what `id_column` says."""
         if self.id_column is None or not 0 <= row < len(self):
             return f"row {row}"
-        name = self.inputs.select_columns([self.id_column]).with_format(None)[row][self.id_column]
-        return f"row {row} ({self.id_column} {one_line(name)})"
+        return f"row {row} ({id_of(self.inputs, self.id_column, row)})"
 
     def checked_rows(self, role: str, rows: Iterable[int]) -> list[int]:
         """Return `rows` as whole numbers; what is no row of this data is refused under the name `role`."""
@@ -204,9 +204,7 @@ class PoolDataset:
     @property
     def class_names(self) -> list[str] | None:
         """The classes that the label column declares, by their numbers; None where it declares none."""
-        item = item_feature(self.label_feature)
-        kind = self.label_feature if item is None else item
-        return list(kind.names) if isinstance(kind, ClassLabel) else None
+        return declared_classes(self.label_feature)
 
     def _num_words(self, rows: Sequence[int]) -> dict[int, int]:
         """Return how many words each of `rows` has, where the data says so."""
@@ -229,6 +227,13 @@ class PoolDataset:
 def item_feature(feature: object) -> object:
     """Return the feature of the items of a list column, in any of the forms that `datasets` has for lists, or None."""
     return feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+
+
+def declared_classes(feature: object) -> list[str] | None:
+    """Return the classes that a column of type `feature`, or of lists of it, declares; None where it declares none."""
+    item = item_feature(feature)
+    kind = feature if item is None else item
+    return list(kind.names) if isinstance(kind, ClassLabel) else None
 
 
 def column_beside(name: str, taken: Collection[str] = ()) -> str:

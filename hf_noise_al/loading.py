@@ -235,9 +235,10 @@ def model_factory(
     others = known is not None and bool(asked) and len(known) == len(asked) and known != asked
     if getattr(config, "pad_token_id", None) is None and pad_token_id is not None:
         config.pad_token_id = pad_token_id
-    told: list[str] = []
+    told = False
 
     def make() -> PreTrainedModel:
+        nonlocal told
         if arguments.model_name_or_path is None:
             made: PreTrainedModel = auto_model.from_config(config, dtype=torch.float32)
             return made
@@ -275,7 +276,7 @@ def model_factory(
                 f"{arguments.model_name_or_path} has an output head and does not name its classes: its outputs are "
                 f"taken to be {listed(asked, 12)}, in this order. Set `class_names` where they are others."
             )
-        told.append("")
+        told = True
         loaded: PreTrainedModel = model
         return loaded
 

@@ -11,6 +11,12 @@ from .file_lines import line_of_row
 from .shown_text import one_line
 
 
+def id_of(dataset: Dataset, column: str, row: int) -> str:
+    """Return what the id column `column` says of `row`, after the column's name."""
+    name = dataset.select_columns([column]).with_format(None)[row][column]
+    return f"{column} {one_line(name)}"
+
+
 @dataclass(frozen=True)
 class Source:
     """Where the rows of a pool come from."""
@@ -31,8 +37,7 @@ class Source:
             line = line_of_row(self.file, row) if self.file.exists() else None
             parts += [self.file.name, *([] if line is None else [f"line {line}"])]
         if self.id_column is not None:
-            name = self.pool.select_columns([self.id_column]).with_format(None)[row][self.id_column]
-            parts.append(f"{self.id_column} {one_line(name)}")
+            parts.append(id_of(self.pool, self.id_column, row))
         return f" ({', '.join(parts)})" if parts else ""
 
 

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from ..arguments import DataArguments
 from ..label_reader import classes_of_config, parse_tags
 from ..label_values import UnknownClass, in_order, is_missing
-from ..labeled_split import item_feature
+from ..labeled_split import declared_classes
 from ..places import row_at
 from ..shown_text import listed
 from .targets import LabelKind, Outside, Targets, by_place, tidy_names, with_label_column
@@ -43,7 +43,7 @@ def read_tags(pool: Dataset, evaluation: dict[str, Dataset], column: str, argume
     Tags found are in the order of their names; numbers, which index the classes, in numeric order from 0.
     """
     parts = by_place(pool, evaluation)
-    names = tidy_names(arguments.class_names) or _declared(pool, column)
+    names = tidy_names(arguments.class_names) or declared_classes(pool.features[column])
     if names is None:
         found = [tag for place, part in parts.items() for row in _rows(part, column, place, None) for tag in row or ()]
         names = _names(found)
@@ -57,7 +57,7 @@ def read_tags(pool: Dataset, evaluation: dict[str, Dataset], column: str, argume
 
 def trained_tags(pool: Dataset, column: str, config: Any, arguments: DataArguments) -> Targets:
     """Return the tags that a trained model tells apart: `class_names`, those the data declares, else the model's."""
-    given = tidy_names(arguments.class_names) or _declared(pool, column)
+    given = tidy_names(arguments.class_names) or declared_classes(pool.features[column])
     own = [config.id2label[i] for i in range(config.num_labels)]
     names = given or own
     found = {tag for row in _rows(pool, column, "the pool", names) for tag in row or ()}
@@ -101,7 +101,7 @@ WORD_TAGS = LabelKind(read_tags, trained_tags, with_tags)
 
 def _rows(dataset: Dataset, column: str, place: str, classes: Sequence[str] | None) -> list[list[Any] | None]:
     """Return the tags of each row as names where the data names them, else as they are; None where missing."""
-    names = dict(enumerate(_declared(dataset, column) or ()))
+    names = dict(enumerate(declared_classes(dataset.features[column]) or ()))
     known = () if classes is None or names else classes  # in a column of class numbers, -1 is none
     rows: list[list[Any] | None] = []
     for number, tags in enumerate(dataset.with_format(None)[column][:]):
@@ -115,11 +115,6 @@ def _rows(dataset: Dataset, column: str, place: str, classes: Sequence[str] | No
                 "a list with one tag for each word, or name another `label_column`."
             )
     return rows
-
-
-def _declared(dataset: Dataset, column: str) -> list[str] | None:
-    item = item_feature(dataset.features[column])
-    return list(item.names) if isinstance(item, ClassLabel) else None
 
 
 def _names(found: Sequence[Any]) -> list[str]:

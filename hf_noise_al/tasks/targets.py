@@ -27,7 +27,7 @@ from ..label_values import (
     is_missing,
     plain_text,
 )
-from ..labeled_split import column_beside, is_text, item_feature
+from ..labeled_split import column_beside, declared_classes, is_text, item_feature
 from ..places import Place, Source, row_at
 from ..shown_text import listed
 
@@ -93,7 +93,7 @@ def read_classes(
     parts = [pool, *evaluation.values()]
     values = [value for part in parts for value in _plain_values(part, column) if not isinstance(value, _Missing)]
     multi = any(isinstance(value, list) for value in values) or item_feature(pool.features[column]) is not None
-    names = tidy_names(class_names) or _declared(pool.features[column])
+    names = tidy_names(class_names) or declared_classes(pool.features[column])
     if names is None and multi:
         names = _found_in_lists([value for value in values if isinstance(value, list)], column)
     elif names is None:
@@ -110,7 +110,7 @@ def read_classes(
 def trained_classes(pool: Dataset, column: str, config: Any, class_names: Sequence[str] | None = None) -> Targets:
     """Return the classes that a trained model tells apart: `class_names`, those the data declares, else the model's."""
     multi = getattr(config, "problem_type", None) == MULTI_LABEL
-    given = tidy_names(class_names) or _declared(pool.features[column])
+    given = tidy_names(class_names) or declared_classes(pool.features[column])
     known = given or classes_of_config(config)
     if known is None:  # the model's names say nothing, such as LABEL_0
         try:
@@ -173,7 +173,7 @@ def with_targets(
             f"{_listed(taken)}). Rounds are measured on labeled rows: name another `eval_split`, or remove these rows."
         )
     if told:
-        _tell(column, place, taken, len(values))
+        _tell(place, taken, len(values))
         _tell_blanks(dataset, column, place)
     return with_label_column(dataset, column, values, targets)
 
@@ -269,12 +269,6 @@ def _found(values: Iterable[object], column: str) -> list[str]:
     return names
 
 
-def _declared(feature: Any) -> list[str] | None:
-    item = item_feature(feature)
-    found = feature if item is None else item
-    return list(found.names) if isinstance(found, ClassLabel) else None
-
-
 def _found_in_lists(rows: Sequence[list[Any]], column: str) -> list[str]:
     """Return the classes of rows that are lists of class names, or vectors of 0 and 1 with one entry per class."""
     items = {item for row in rows for item in row if not is_missing(item, ())}  # told with their row when they are read
@@ -340,7 +334,7 @@ def _listed(taken: Mapping[str, int]) -> str:
     return f": {', '.join(found)}" if found else ""
 
 
-def _tell(column: str, place: str, taken: Mapping[str, int], size: int) -> None:
+def _tell(place: str, taken: Mapping[str, int], size: int) -> None:
     if not taken:
         return
     classes = any(value.strip("'") in ("-1", "-100") for value in taken)
