@@ -461,7 +461,7 @@ def test_the_state_file_is_plain_and_versioned(tmp_path: Path) -> None:
 STORED = Path(__file__).parent / "stored_runs"
 
 
-@pytest.mark.parametrize("release", [path.name for path in sorted(STORED.iterdir())])
+@pytest.mark.parametrize("release", [path.parent.name for path in sorted(STORED.glob("*/expected.json"))])
 def test_a_run_of_an_earlier_release_goes_on_as_it_would_have(tmp_path: Path, release: str) -> None:
     expected = json.loads((STORED / release / "expected.json").read_text())
     folder = shutil.copytree(STORED / release / "run", tmp_path / "run")
