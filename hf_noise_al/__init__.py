@@ -18,14 +18,14 @@ from .acquisition import (
 )
 from .annotators import Annotator, HeldOutLabels, LabelFile
 from .callbacks import ActiveTrainerCallback
-from .history import RoundRecord
-from .observables import Observable, features, probabilities
-from .perturbation import perturbed
-from .pool import Annotation, Pool
-from .selection import k_center_greedy, k_dpp, k_means_plus_plus, top_k
+from .noise.perturbation import perturbed
+from .observables.base import Observable, features, probabilities
+from .observables.words import word_probabilities
+from .pool.pool import Annotation, Pool
+from .run_folder.history import RoundRecord
+from .selection.choosing import k_center_greedy, k_dpp, k_means_plus_plus, top_k
 from .trainer import ActiveTrainer
 from .training_args import ActiveTrainingArguments
-from .word_observables import word_probabilities
 
 __version__ = "0.1.0"
 

@@ -24,31 +24,39 @@ from .acquisition import Acquisition, Candidates, NoiseStability, Query
 from .annotators import Annotator, HeldOutLabels, LabelFile
 from .annotators.label_file import KnownRows
 from .augmentation import Augmentation, batch_generator
-from .cross_validation import cross_validate, refuse_a_single_row
-from .earlier_run import keep_earlier_run, refuse_own_file
-from .evaluation_sets import name_labels
-from .fingerprint import fingerprint_defaults, run_fingerprint
-from .gradient_sketch import refuse_one_by_one_of_shards
-from .history import RoundRecord
-from .initial_set import initial_set
-from .intervals import few_rows
-from .labeled_split import LABEL_COLUMNS, NUM_WORDS, PoolDataset, content_hash, is_text, predicts_classes, rows_hash
-from .lost_processes import explaining_lost_processes
-from .model_card import write_model_card
-from .observables import WORD_STARTS, Observable, default_observable
-from .observation import Observer, untouched_random_state
-from .pool import Annotation, Label, Pool
-from .query_file import QUERIES_FOLDER, refuse_other_rows, write_query_file
-from .round_files import RoundFiles
-from .run_lock import RunLock
-from .scores import Scores
-from .selection import check_whole_number
-from .set_aside import write_set_aside
-from .shown_text import listed
-from .state import STATE_FILE, ActiveState, PendingQuery, damaged
-from .trial_run import refuse_too_few, try_evaluation, try_query, try_training
-from .unsupported import refuse_low_precision_of_shards
-from .upstream import UpstreamTrainer
+from .exchange.query_file import QUERIES_FOLDER, refuse_other_rows, write_query_file
+from .files.shown_text import listed
+from .measuring.evaluation_sets import name_labels
+from .measuring.intervals import few_rows
+from .measuring.scores import Scores
+from .noise.gradient_sketch.sketch import refuse_one_by_one_of_shards
+from .observables.base import WORD_STARTS, Observable, default_observable
+from .observing.observer import Observer, untouched_random_state
+from .pool.initial_set import initial_set
+from .pool.labeled_split import (
+    LABEL_COLUMNS,
+    NUM_WORDS,
+    PoolDataset,
+    content_hash,
+    is_text,
+    predicts_classes,
+    rows_hash,
+)
+from .pool.pool import Annotation, Label, Pool
+from .processes.lost_processes import explaining_lost_processes
+from .rounds.cross_validation import cross_validate, refuse_a_single_row
+from .rounds.trial_run import refuse_too_few, try_evaluation, try_query, try_training
+from .run_folder.earlier_run import keep_earlier_run, refuse_own_file
+from .run_folder.fingerprint import fingerprint_defaults, run_fingerprint
+from .run_folder.history import RoundRecord
+from .run_folder.model_card import write_model_card
+from .run_folder.round_files import RoundFiles
+from .run_folder.run_lock import RunLock
+from .run_folder.set_aside import write_set_aside
+from .run_folder.state import STATE_FILE, ActiveState, PendingQuery, damaged
+from .selection.choosing import check_whole_number
+from .upstream.trainer import UpstreamTrainer
+from .upstream.unsupported import refuse_low_precision_of_shards
 
 logger = get_logger(__name__)
 
@@ -282,7 +290,7 @@ class ActiveTrainer(UpstreamTrainer):
         Args:
             indices: Rows of the data set, (n,).
             labels: One each, as people write them: the name of a class, a number, or a list of them. A number is a
-                class by its place where no class is called by a number; see `hf_noise_al.label_values`.
+                class by its place where no class is called by a number; see `hf_noise_al.pool.label_values`.
 
         Raises:
             ValueError: a row is unknown or has another label already, or a label does not fit the model; nothing is
@@ -649,7 +657,9 @@ class ActiveTrainer(UpstreamTrainer):
             finally:
                 self._split = split
 
-        return cross_validate(self, self.args.eval_folds, train, self._generator())
+        labels = [self.pool.label(row) for row in self.pool.labeled_rows]
+        folder = self._files.folds_folder(len(self.history))
+        return cross_validate(self, self.train_dataset, labels, folder, train, self._generator())
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Take one batch forward and back, changed by the augmentation where there is one."""
@@ -780,7 +790,8 @@ class ActiveTrainer(UpstreamTrainer):
         if self.is_world_process_zero():
             card = inspect.signature(Trainer.create_model_card).bind(self, *args, **kwargs).arguments
             del card["self"]
-            write_model_card(Path(str(self.args.output_dir)) / "README.md", self, **card)
+            path = Path(str(self.args.output_dir)) / "README.md"
+            write_model_card(path, self.model, self.args, self.acquisition, self.pool.size, self.history, **card)
 
 
 def _rows_of(dataset: object) -> dict[str, object]:

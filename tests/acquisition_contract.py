@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_noise_al.acquisition import Acquisition, Candidates, Query
-from hf_noise_al.observables import Observable, probabilities
+from hf_noise_al.observables.base import Observable, probabilities
 
 SIZE, QUERY_SIZE = 12, 5
 

@@ -25,7 +25,7 @@ def problems(wheel: Path) -> list[str]:
             found.append(f"outside the package: {name}")
         if suffix in {".pyc", ".safetensors", ".parquet"}:
             found.append(f"does not belong in a wheel: {name}")
-    if "hf-noise-al = hf_noise_al.cli:main" not in scripts:
+    if "hf-noise-al = hf_noise_al.commands.main:main" not in scripts:
         found.append("missing: the command hf-noise-al")
     if not licensed:
         found.append("missing: the licence in the metadata")

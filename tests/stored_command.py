@@ -57,7 +57,7 @@ def files(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    from hf_noise_al.cli import main as command
+    from hf_noise_al.commands.main import main as command
 
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)

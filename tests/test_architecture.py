@@ -14,131 +14,34 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hf_noise_al"
 
-# A module imports only from lower layers or its own, never in a circle.
-LAYERS = {
-    "_optional": 0,
-    "augmentation": 1,
-    "csv_form": 1,
-    "distances": 1,
-    "checksums": 1,
-    "differences": 1,
-    "dropout": 1,
-    "file_lines": 1,
-    "files": 1,
-    "gradient_sketch": 1,
-    "layer_taps": 1,
-    "history": 1,
-    "initial_set": 1,
-    "intervals": 1,
-    "journal": 1,
-    "k_center": 1,
-    "label_lines": 1,
-    "label_reader": 1,
-    "label_values": 1,
-    "layer_gradients": 1,
-    "memory": 1,
-    "lost_processes": 1,
-    "observables": 1,
-    "parts": 1,
-    "perturbation": 1,
-    "pixel_observables": 1,
-    "pool": 1,
-    "projection": 1,
-    "rank_one_noise": 1,
-    "selection": 1,
-    "shard": 1,
-    "sharding": 1,
-    "set_aside": 1,
-    "shown_text": 1,
-    "state": 1,
-    "typed_text": 1,
-    "uncertainty": 1,
-    "weight_use": 1,
-    "word_observables": 1,
-    "acquisition": 2,
-    "annotators": 2,
-    "earlier_run": 2,
-    "labeled_split": 2,
-    "query_file": 2,
-    "places": 2,
-    "arguments": 3,
-    "callbacks": 3,
-    "fingerprint": 3,
-    "number_checks": 3,
-    "recipe": 3,
-    "training_args": 3,
-    "batches": 4,
-    "cross_validation": 4,
-    "evaluation_sets": 4,
-    "model_card": 4,
-    "observation": 4,
-    "round_files": 4,
-    "run_lock": 4,
-    "scores": 4,
-    "trainer": 4,
-    "trial_run": 4,
-    "unsupported": 4,
-    "upstream": 4,
-    "weight_files": 4,
-    "column_types": 5,
-    "csv_files": 5,
-    "json_files": 5,
-    "learning_curve": 5,
-    "loading": 5,
-    "plotting": 5,
-    "tasks": 5,
-    "unlabeled_folder": 5,
-    "cli": 6,
-    "interruption": 6,
-    "run": 6,
-    "run_settings": 6,
-    "settings_help": 6,
-    "__main__": 7,
-}
-# Outside libraries by layer, or by module where one of a layer may use less or needs more.
-LIBRARIES: dict[int | str, set[str] | None] = {
-    0: set(),
-    1: {"torch"},
-    "history": set(),
-    "intervals": set(),
-    "memory": set(),
-    "shown_text": set(),
-    "pool": set(),
-    "state": set(),
-    "checksums": set(),
-    "csv_form": set(),
-    "differences": set(),
-    "file_lines": set(),
-    "files": set(),
-    "journal": set(),
-    "label_lines": set(),
-    "label_reader": set(),
-    "label_values": set(),
-    "set_aside": set(),
-    "typed_text": set(),
-    2: {"torch", "datasets"},
-    "annotators": set(),
-    "places": {"datasets"},
-    "labeled_split": {"datasets", "numpy", "pyarrow"},
-    3: {"torch", "transformers"},
-    "recipe": {"yaml"},
-    4: {
-        "accelerate",
-        "datasets",
-        "filelock",
-        "huggingface_hub",
-        "numpy",
-        "peft",
-        "pyarrow",
-        "safetensors",
-        "torch",
-        "transformers",
+# Folders, and modules at the top, in the order in which they may import: only from lines above their own. The libraries
+# are all that they may import from outside; a folder of the first line knows the standard library alone.
+LAYERS: list[dict[str, str]] = [
+    {"files": "", "processes": "torch", "augmentation": "torch"},
+    {"pool": "datasets numpy pyarrow torch", "observables": "torch", "selection": "torch"},
+    {"noise": "torch", "exchange": "datasets"},
+    {
+        "acquisition": "torch",
+        "annotators": "",
+        "observing": "accelerate datasets numpy pyarrow torch transformers",
     },
-    5: None,
-    6: {"transformers"},
-    "cli": {"tqdm"},
-    7: set(),
-}
+    {"measuring": "datasets transformers", "training_args": "transformers"},
+    {"callbacks": "transformers", "experiments": "matplotlib numpy scipy", "settings": "transformers yaml"},
+    {
+        "loading": "PIL datasets numpy pandas pyarrow sklearn torch transformers",
+        "upstream": "accelerate huggingface_hub peft safetensors torch transformers",
+    },
+    {
+        "rounds": "accelerate datasets numpy torch transformers",
+        "run_folder": "filelock huggingface_hub torch transformers",
+        "tasks": "PIL datasets evaluate huggingface_hub numpy pyarrow scipy sklearn torch transformers",
+    },
+    {"trainer": "accelerate datasets pyarrow torch transformers"},
+    {"": "", "commands": "tqdm transformers"},
+    {"__main__": ""},
+]
+LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
+LIBRARIES = {folder: set(names.split()) for layer in LAYERS for folder, names in layer.items()}
 ROOT_ENTRIES = {
     ".ci",
     ".github",
@@ -155,6 +58,8 @@ ROOT_ENTRIES = {
     "recipes",
     "tests",
 }
+TESTED_WITH = {"noise.finite_differences": "noise_stability"}
+"""Modules that are tested in the file of another."""
 TESTS = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -168,19 +73,10 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in SOURCES}
 
 
-class WithoutTypes(ast.NodeTransformer):
-    """Takes away what only a type checker imports."""
-
-    def visit_If(self, node: ast.If) -> ast.If | None:
-        self.generic_visit(node)
-        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
-
-
-def imported(path: Path, at_run_time: bool = False) -> Iterator[str]:
-    """Yield the absolute name of everything that a file imports, also inside functions."""
+def imported(path: Path) -> Iterator[str]:
+    """Yield the absolute name of everything that a file imports, also inside functions and for types alone."""
     package = ["hf_noise_al", *path.relative_to(PACKAGE).parts[:-1]]
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(WithoutTypes().visit(tree) if at_run_time else tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -191,9 +87,9 @@ def imported(path: Path, at_run_time: bool = False) -> Iterator[str]:
                 yield inner if inner.removeprefix("hf_noise_al.") in MODULES else source
 
 
-def own(path: Path, at_run_time: bool = False) -> set[str]:
+def own(path: Path) -> set[str]:
     """Return the modules of the package that a file imports."""
-    names = {name.removeprefix("hf_noise_al").lstrip(".") for name in imported(path, at_run_time) if is_own(name)}
+    names = {name.removeprefix("hf_noise_al").lstrip(".") for name in imported(path) if is_own(name)}
     return names - {module_name(path)}
 
 
@@ -205,31 +101,57 @@ def top(module: str) -> str:
     return module.split(".")[0]
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name])
-def test_imports_only_from_its_own_layer_and_those_below(module: str) -> None:
-    assert top(module) in LAYERS, f"{module} has no layer: give it one here, or a better home"
-    wrong = {name for name in own(MODULES[module]) if not name or LAYERS[top(name)] > LAYERS[top(module)]}
-    assert not wrong, f"{module} (layer {LAYERS[top(module)]}) imports {sorted(wrong)}"
+@pytest.mark.parametrize("module", list(MODULES))
+def test_imports_only_from_its_own_folder_and_from_layers_above_it_in_the_table(module: str) -> None:
+    folder = top(module)
+    assert folder in LAYER_OF, f"{module} has no layer: give its folder one here, or find it a better home"
+    needs = {top(name) for name in own(MODULES[module])} - {folder}
+    wrong = {name for name in needs if LAYER_OF[name] >= LAYER_OF[folder]}
+    assert not wrong, f"{module} (layer {LAYER_OF[folder]}) imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name])
-def test_imports_only_the_outside_libraries_of_its_layer(module: str) -> None:
-    layer = LAYERS[top(module)]
-    allowed = LIBRARIES.get(top(module), LIBRARIES[layer])
+@pytest.mark.parametrize("module", list(MODULES))
+def test_imports_only_the_outside_libraries_of_its_folder(module: str) -> None:
     outside = {top(name) for name in imported(MODULES[module]) if not is_own(name)} - set(sys.stdlib_module_names)
-    assert allowed is None or outside <= allowed, f"{module} (layer {layer}) imports {sorted(outside - allowed)}"
+    wrong = outside - LIBRARIES[top(module)]
+    assert not wrong, f"{module} imports {sorted(wrong)}"
 
 
-def test_trainer_and_tasks_meet_only_in_the_cli() -> None:
-    forbidden = {"trainer", "cli", "__main__"}
+def test_every_layer_and_library_of_the_table_is_there() -> None:
+    assert set(LAYER_OF) == {top(module) for module in MODULES}
+    for folder, libraries in LIBRARIES.items():
+        used = {top(name) for module, path in MODULES.items() if top(module) == folder for name in imported(path)}
+        assert libraries <= used, f"{folder} does not import {sorted(libraries - used)}"
+
+
+def test_trainer_and_tasks_meet_only_in_commands() -> None:
     for module, path in MODULES.items():
-        if top(module) in {"tasks", "loading", "learning_curve", "plotting"}:
-            assert not forbidden & {top(name) for name in own(path)}, module
+        if top(module) in {"tasks", "loading", "settings", "experiments"}:
+            assert not {"trainer", "rounds", "commands"} & {top(name) for name in own(path)}, module
+
+
+def test_contributing_shows_the_layers_and_the_sentences_of_every_folder() -> None:
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    for number, layer in enumerate(LAYERS, start=1):
+        for folder in filter(None, layer):
+            is_folder = (PACKAGE / folder).is_dir()
+            shown = f"| {number} | `{folder}{'/' if is_folder else '.py'}` |"
+            assert shown in text, f"CONTRIBUTING.md does not show {shown!r}"
+            if is_folder:
+                said = " ".join(folder_sentences(folder).split())
+                assert said in text, f"CONTRIBUTING.md does not say of {folder}: {said}"
+
+
+def folder_sentences(folder: str) -> str:
+    """Return what a folder says of itself at the head of its `__init__.py`."""
+    docstring = ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text()))
+    assert docstring, f"{folder} does not say what it is for"
+    return " ".join(docstring.split("\n\n")[:2])
 
 
 def test_imports_make_no_circle() -> None:
     # a package's __init__ stands apart from its files: they import from each other, it imports from them
-    graph = {module: own(path, at_run_time=True) - {top(module)} for module, path in MODULES.items() if module}
+    graph = {module: own(path) - {top(module)} for module, path in MODULES.items() if module}
     while graph:
         free = {module for module, needs in graph.items() if not needs & graph.keys()}
         assert free, f"these import each other in a circle: {sorted(graph)}"
@@ -276,14 +198,17 @@ def test_sources_keep_the_small_rules(path: Path) -> None:
     text = path.read_text()
     for word in ("TODO", "FIXME", "XXX", "pickle.", "trust_remote_code=True", "../shared"):
         assert word not in text, f"{word} in {path.name}"
-    if module_name(path) != "cli":
+    if module_name(path) != "commands.main":
         calls = (node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
-        assert not any(isinstance(name, ast.Name) and name.id == "print" for name in calls), "prints outside the CLI"
+        assert not any(isinstance(name, ast.Name) and name.id == "print" for name in calls), (
+            "prints"
+        )
 
 
 def test_every_module_has_a_test_file_of_its_name() -> None:
     files = [module for module, path in MODULES.items() if module != "__main__" and path.name != "__init__.py"]
     tested = {name.removeprefix("test_").removesuffix(".py") for name in TESTS}
-    missing = [m for m in files if not {m.split(".")[-1].lstrip("_"), top(m)} & tested]
+    named = {module: {*module.split("."), TESTED_WITH.get(module, "")} for module in files}
+    missing = [module for module, names in named.items() if not names & tested]
     # the tasks are tested together, and so are the acquisitions; the trainer's parts are, through the trainer
     assert not missing, f"no test file for {', '.join(missing)}"

@@ -9,7 +9,7 @@ import tiny_tasks
 from golden_runs import GOLDEN, RUNS, run
 from stored_command import SETTINGS, STORED, end, write_data
 
-from hf_noise_al.cli import main
+from hf_noise_al.commands.main import main
 
 COUNTS = ("round", "num_labeled", "query_size", "num_rows")
 EXPECTED = json.loads(GOLDEN.read_text())

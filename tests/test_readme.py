@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
-from hf_noise_al.arguments import parse
-from hf_noise_al.cli import VERBS, main
-from hf_noise_al.learning_curve import LearningCurve
-from hf_noise_al.recipe import find_recipe
+from hf_noise_al.commands.main import VERBS, main
+from hf_noise_al.experiments.learning_curve import LearningCurve
+from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.recipe import find_recipe
 
 if sys.version_info >= (3, 11):
     import tomllib

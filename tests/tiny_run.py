@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification, EvalPredicti
 
 from hf_noise_al import ActiveTrainer, ActiveTrainingArguments
 from hf_noise_al.annotators import Annotator
-from hf_noise_al.pool import Label
+from hf_noise_al.pool.pool import Label
 
 VOCABULARY = 40
 

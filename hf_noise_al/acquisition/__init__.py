@@ -1,4 +1,7 @@
-"""Acquisitions by name: the only list of them."""
+"""What to label next: each acquisition chooses a set of candidates that it sees through `observe` alone.
+
+One family per file, and the list of their names.
+"""
 
 from __future__ import annotations
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..observables import (
+from ..observables.base import (
     Observable,
     is_multi_label,
     is_regression,
     probabilities_and_features,
     split_probabilities_and_features,
 )
-from ..parts import check_one_answer_each
-from ..selection import check_finite, check_size, k_means_plus_plus_of_products, row_norms
+from ..observables.parts import check_one_answer_each
+from ..selection.choosing import check_finite, check_size, k_means_plus_plus_of_products, row_norms
 from .base import Acquisition, Candidates, Query
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..dropout import check_dropout, with_dropout
-from ..observables import Observable, is_multi_label, is_regression, probabilities
-from ..parts import check_one_answer_each
-from ..selection import check_finite, check_size, check_whole_number, top_k
-from ..uncertainty import bald
+from ..observables.base import Observable, is_multi_label, is_regression, probabilities
+from ..observables.parts import check_one_answer_each
+from ..selection.choosing import check_finite, check_size, check_whole_number, top_k
 from .base import Acquisition, Candidates, Query
+from .dropout import check_dropout, with_dropout
+from .uncertainty import bald
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class BALD(Acquisition):
     def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
         """Return the `query_size` candidates on which dropout passes disagree most, each one being sure.
 
-        The masks depend on one draw from `generator`, on the pass and on the batch, see `hf_noise_al.dropout`.
+        The masks depend on one draw from `generator`, on the pass and on the batch, see `acquisition.dropout`.
         """
         check_size(query_size, candidates.size)
         self.check(candidates.model, candidates.observable)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..observables import Observable
-from ..shard import Shard
+from ..observables.base import Observable, Observe
+from ..processes.row_shards import Shard
 
-
-class Observe(Protocol):
-    """Pass every candidate through the model once, with its current parameters."""
-
-    def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
-        """Return one row per candidate, in candidate order, the same on every process: (size, D), on the CPU."""
-        ...
+__all__ = ["Acquisition", "Candidates", "Observe", "Query"]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..observables import Observable, check_observable, features
-from ..selection import check_finite, check_size, k_center_greedy
+from ..observables.base import Observable, check_observable, features
+from ..selection.choosing import check_finite, check_size, k_center_greedy
 from .base import Acquisition, Candidates, Query
 
 

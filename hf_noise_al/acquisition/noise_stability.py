@@ -10,17 +10,20 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..gradient_sketch import (
+from ..noise.finite_differences import FiniteDifferences
+from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from ..noise.gradient_sketch.sketch import (
     GradientSketch,
     num_backward_passes,
     refuse_unsupported_tensors,
     unsupported_tensors,
 )
-from ..layer_taps import UnsupportedModuleError
-from ..memory import refuse_beyond_memory
-from ..observables import Observable, check_observable
-from ..perturbation import check_noise_scale, full_precision, log_choice, perturbed_tensors
-from ..selection import (
+from ..noise.memory import refuse_beyond_memory
+from ..noise.perturbation import check_noise_scale, full_precision, log_choice, perturbed_tensors
+from ..observables.base import Observable, check_observable
+from ..processes.row_shards import Shard
+from ..processes.sharded_weights import is_sharded
+from ..selection.choosing import (
     SelectionName,
     check_finite,
     check_size,
@@ -29,10 +32,7 @@ from ..selection import (
     row_norms,
     select_rows,
 )
-from ..shard import Shard
-from ..sharding import is_sharded
 from .base import Acquisition, Candidates, Observe, Query
-from .finite_differences import FiniteDifferences
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class NoiseStability(Acquisition):
     num_perturbations: int = 30
     """How many perturbations each candidate is seen under by finite differences."""
     parameter_filter: str = "weight"
-    """Which parameters are perturbed, see `hf_noise_al.perturbation.perturbed_tensors`."""
+    """Which parameters are perturbed, see `hf_noise_al.noise.perturbation.perturbed_tensors`."""
     observable: Observable | None = None
     """What to look at; None takes the task's."""
     selection: SelectionName = "k_center"

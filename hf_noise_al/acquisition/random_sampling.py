@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..selection import check_size, top_k
+from ..selection.choosing import check_size, top_k
 from .base import Acquisition, Candidates, Query
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..observables import Observable, is_multi_label, probabilities
-from ..parts import ProbabilitiesOfParts, mean_over_parts
-from ..selection import check_finite, check_size, top_k
-from ..uncertainty import entropy, least_confidence, margin
+from ..observables.base import Observable, is_multi_label, probabilities
+from ..observables.parts import ProbabilitiesOfParts, mean_over_parts
+from ..selection.choosing import check_finite, check_size, top_k
 from .base import Acquisition, Candidates, Query
+from .uncertainty import entropy, least_confidence, margin
 
 
 @dataclass(frozen=True)

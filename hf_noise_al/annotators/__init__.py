@@ -1,4 +1,7 @@
-"""Annotators: who gives labels."""
+"""Who gives labels.
+
+One file for each: labels that are held out, and a file that somebody fills in.
+"""
 
 from __future__ import annotations
 

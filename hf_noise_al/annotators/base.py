@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from ..pool import Label
+from ..pool.pool import Label
 
 
 class Annotator(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..pool import Label
+from ..pool.pool import Label
 from .base import Annotator
 
 

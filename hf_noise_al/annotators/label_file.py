@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..label_lines import LabelLine, query_files, read_label_lines, shortened
-from ..label_values import Classes, UnknownClass, number_in, plain_text
-from ..pool import Label
+from ..exchange.label_lines import LabelLine, query_files, read_label_lines, shortened
+from ..pool.label_values import Classes, UnknownClass, number_in, plain_text
+from ..pool.pool import Label
 from .base import Annotator
 
 logger = logging.getLogger(__name__)

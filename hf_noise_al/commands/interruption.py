@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .arguments import RunArguments
-from .state import STATE_FILE
+from ..run_folder.state import STATE_FILE
+from ..settings.arguments import RunArguments
 
 
 class RunInterrupted(KeyboardInterrupt):

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from .recipe import InvalidArgument, did_you_mean, find_recipe, list_recipes
-from .shown_text import one_line, printable
+from ..files.shown_text import one_line, printable
+from ..settings.recipe import InvalidArgument, did_you_mean, find_recipe, list_recipes
 
 if TYPE_CHECKING:
-    from .learning_curve import LearningCurve
+    from ..experiments.learning_curve import LearningCurve
 
 USAGE = """\
 Fine-tune models of the Hugging Face Hub with fewer labels: active learning with noise stability.
@@ -31,6 +31,7 @@ Fine-tune models of the Hugging Face Hub with fewer labels: active learning with
 RECIPE is a YAML file, or a name that `recipes` lists. `hf-noise-al run --help` lists every setting.
 """
 
+PACKAGE = "hf_noise_al"
 DONE, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, ImportError) as error:
         if not _is_refusal(error):
             raise
-        logging.getLogger(__package__).debug("Refused.", exc_info=True)
+        logging.getLogger(PACKAGE).debug("Refused.", exc_info=True)
         _tell(f"hf-noise-al: {printable(str(error))}")
         return WRONG_INPUT
     return DONE
@@ -92,8 +93,8 @@ def _query(words: list[str]) -> None:
 
 
 def _compare(words: list[str]) -> None:
-    from .learning_curve import compare, format_table, to_json
-    from .plotting import FORMATS, plot_curves
+    from ..experiments.learning_curve import compare, format_table, to_json
+    from ..experiments.plotting import FORMATS, plot_curves
 
     parser = argparse.ArgumentParser("hf-noise-al compare", description="Learning curves side by side, over seeds.")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="output_dir of a run, or of repeated runs")
@@ -139,8 +140,8 @@ def _recipe_and_flags(verb: str, words: list[str]) -> tuple[Path, list[str]]:
 
 def _curves(runs: Sequence[Path]) -> list[LearningCurve]:
     """Return the curve of every run; a folder of repeated runs stands for all of them."""
-    from .earlier_run import is_kept
-    from .learning_curve import FILE_NAME, LearningCurve
+    from ..experiments.learning_curve import FILE_NAME, LearningCurve
+    from ..run_folder.earlier_run import is_kept
 
     curves = []
     for run in runs:
@@ -206,7 +207,7 @@ class _Formatter(logging.Formatter):
 @contextmanager
 def _log_lines_on_stderr() -> Iterator[None]:
     """Print the library's log lines while the body runs, of all processes only warnings beside those of the first."""
-    logger = logging.getLogger(__package__)
+    logger = logging.getLogger(PACKAGE)
     level, propagate = logger.level, logger.propagate
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
@@ -226,7 +227,7 @@ def _lines_above_bars() -> Iterator[None]:
     """Print log lines of this library and of transformers above a progress bar while one is shown, not into it."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    loggers = [logging.getLogger(name) for name in (__package__, "transformers")]
+    loggers = [logging.getLogger(name) for name in (PACKAGE, "transformers")]
     with logging_redirect_tqdm([logger for logger in loggers if any(map(_is_on_terminal, logger.handlers))]):
         yield
 
@@ -238,4 +239,4 @@ def _is_on_terminal(handler: logging.Handler) -> bool:
 def _is_refusal(error: BaseException) -> bool:
     """Return whether the library itself raised `error`, as a message to the user, rather than something under it."""
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, InvalidArgument) or Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+    return isinstance(error, InvalidArgument) or Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])

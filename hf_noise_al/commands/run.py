@@ -13,17 +13,23 @@ from typing import Any
 from transformers import PrinterCallback, TrainerControl, TrainerState
 from transformers.utils import logging
 
-from .acquisition import ACQUISITIONS
-from .annotators import LabelFile
-from .annotators.label_file import new_classes_in
-from .arguments import DataArguments, ModelArguments, RunArguments, parse
-from .callbacks import ActiveTrainerCallback
-from .files import write_atomically
-from .fingerprint import argument_fingerprint, fingerprint_defaults
-from .interruption import telling_what_is_saved
-from .intervals import measured_on
-from .learning_curve import FILE_NAME, Comparison, LearningCurve, compare, format_rounds, format_table, to_json
-from .loading import (
+from ..acquisition import ACQUISITIONS
+from ..annotators import LabelFile
+from ..annotators.label_file import new_classes_in
+from ..callbacks import ActiveTrainerCallback
+from ..experiments.learning_curve import (
+    FILE_NAME,
+    Comparison,
+    LearningCurve,
+    compare,
+    format_rounds,
+    format_table,
+    to_json,
+)
+from ..experiments.plotting import plot_curves
+from ..files.atomic import write_atomically
+from ..files.shown_text import listed, one_line
+from ..loading.loading import (
     checkpoint_classes,
     hide_progress_bars,
     load_data,
@@ -31,18 +37,20 @@ from .loading import (
     load_pool,
     model_factory,
 )
-from .plotting import plot_curves
-from .recipe import InvalidArgument, did_you_mean
+from ..measuring.intervals import measured_on
+from ..run_folder.fingerprint import argument_fingerprint, fingerprint_defaults
+from ..run_folder.set_aside import read_set_aside
+from ..run_folder.state import STATE_FILE, classes_of, labeled_rows_of, refuse_other_run
+from ..settings.arguments import DataArguments, ModelArguments, RunArguments, parse
+from ..settings.recipe import InvalidArgument, did_you_mean
+from ..tasks import TASKS, Targets, Task
+from ..tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better
+from ..tasks.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from ..trainer import ActiveTrainer
+from ..training_args import ActiveTrainingArguments
+from ..upstream.unsupported import refuse_unwritable_folder
+from .interruption import telling_what_is_saved
 from .run_settings import refuse_other_inputs, save_settings, saved_class_names, settings_of
-from .set_aside import read_set_aside
-from .shown_text import listed, one_line
-from .state import STATE_FILE, classes_of, labeled_rows_of, refuse_other_run
-from .tasks import TASKS, Targets, Task
-from .tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better
-from .tasks.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from .trainer import ActiveTrainer
-from .training_args import ActiveTrainingArguments
-from .unsupported import refuse_unwritable_folder
 
 logger = logging.get_logger(__name__)
 

@@ -8,9 +8,9 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
-from .arguments import DataArguments, ModelArguments, RunArguments
-from .files import write_atomically
-from .recipe import InvalidArgument
+from ..files.atomic import write_atomically
+from ..settings.arguments import DataArguments, ModelArguments, RunArguments
+from ..settings.recipe import InvalidArgument
 
 FILE_NAME = "settings.json"
 PATHS = ("dataset_name", "model_name_or_path", "processor_name_or_path")

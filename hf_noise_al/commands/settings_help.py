@@ -9,8 +9,8 @@ from typing import Any, get_type_hints
 
 from transformers import TrainingArguments
 
-from .arguments import DataArguments, ModelArguments, RunArguments
-from .tasks import TASKS
+from ..settings.arguments import DataArguments, ModelArguments, RunArguments
+from ..tasks import TASKS
 
 _OFTEN_SET = (
     "output_dir",

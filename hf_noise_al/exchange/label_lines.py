@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .label_values import is_missing
-from .typed_text import read_typed_text
+from ..files.typed_text import read_typed_text
+from ..pool.label_values import is_missing
 
 MAX_DEPTH = 8
 """How many brackets deep a line may be: a mask as rows of pixels needs four, and nothing else as many."""

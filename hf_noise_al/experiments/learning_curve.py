@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from .files import write_atomically
-from .intervals import Interval, format_interval
-from .shown_text import one_line
+from ..files.atomic import write_atomically
+from ..files.shown_text import one_line
+from ..measuring.intervals import Interval, format_interval
 
 FILE_NAME = "learning_curve.json"
 VERSION = 1

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from ._optional import require
+from ..files.shown_text import one_line
 from .learning_curve import Comparison, describe_rows, format_estimate
-from .shown_text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +44,9 @@ def draw_curves(comparisons: Sequence[Comparison]) -> Figure:
     """
     if not comparisons:
         raise ValueError("Nothing to draw. Pass what `compare` returned for at least one run.")
-    figure: Figure = require("matplotlib.figure", "plot").Figure(figsize=SIZE_INCHES, layout="constrained")
+    from matplotlib.figure import Figure  # takes a second to import
+
+    figure = Figure(figsize=SIZE_INCHES, layout="constrained")
     axes = figure.add_subplot()
     rivals = 0
     for comparison in comparisons:

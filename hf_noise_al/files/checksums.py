@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from .files import write_atomically
+from .atomic import write_atomically
 
 CHECKSUMS_FILE = "checksums.json"
 

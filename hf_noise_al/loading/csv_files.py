@@ -13,10 +13,10 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.table import InMemoryTable
 from transformers.utils import logging
 
+from ..files.csv_form import SEPARATORS, CsvForm, find_form, line_of_open_quote, refuse_wide_rows
+from ..files.shown_text import listed, one_line
+from ..files.typed_text import UnreadableFile
 from .column_types import MISSING_WORDS, Kind, as_kind, count_words, find_kind
-from .csv_form import SEPARATORS, CsvForm, find_form, line_of_open_quote, refuse_wide_rows
-from .shown_text import listed, one_line
-from .typed_text import UnreadableFile
 
 logger = logging.get_logger(__name__)
 

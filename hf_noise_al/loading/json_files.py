@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from .shown_text import one_line
-from .typed_text import UnreadableFile, find_encoding
+from ..files.shown_text import one_line
+from ..files.typed_text import UnreadableFile, find_encoding
 
 
 class _Number(float):

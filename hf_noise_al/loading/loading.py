@@ -28,16 +28,16 @@ from datasets.exceptions import DatasetGenerationError, DatasetsError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .arguments import DataArguments, ModelArguments
+from ..files.shown_text import listed
+from ..files.typed_text import UnreadableFile
+from ..pool.label_reader import classes_of_config
+from ..pool.label_values import classes_found, is_missing
+from ..pool.labeled_split import ID_COLUMN
+from ..pool.places import Source
+from ..settings.arguments import DataArguments, ModelArguments
+from ..settings.recipe import did_you_mean
 from .csv_files import read_csv_files
 from .json_files import has_mixed_columns, read_json_files, refuse_other_text
-from .label_reader import classes_of_config
-from .label_values import classes_found, is_missing
-from .labeled_split import ID_COLUMN
-from .places import Source
-from .recipe import did_you_mean
-from .shown_text import listed
-from .typed_text import UnreadableFile
 from .unlabeled_folder import are_folder_names, without_labels_of
 
 logger = logging.get_logger(__name__)

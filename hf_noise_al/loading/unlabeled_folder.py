@@ -9,8 +9,8 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset
 from transformers.utils import logging
 
-from .recipe import did_you_mean
-from .shown_text import listed
+from ..files.shown_text import listed
+from ..settings.recipe import did_you_mean
 
 logger = logging.get_logger(__name__)
 

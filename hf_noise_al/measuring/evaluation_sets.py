@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from .labeled_split import LABEL_COLUMNS
-from .observation import row_lengths
+from ..observing.observer import row_lengths
+from ..pool.labeled_split import LABEL_COLUMNS
 
 if TYPE_CHECKING:
-    from .labeled_split import PoolDataset
+    from ..pool.labeled_split import PoolDataset
 
 
 def name_labels(dataset: Any, pool: PoolDataset) -> Any:

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..memory import refuse_beyond_memory
-from ..observables import Observable
-from ..perturbation import full_precision, perturbed, perturbed_tensors
-from ..projection import CountSketch
-from ..selection import row_norms
-from ..sharding import local
-from .base import Observe
+from ..observables.base import Observable, Observe
+from ..processes.sharded_weights import local
+from ..selection.choosing import row_norms
+from .memory import refuse_beyond_memory
+from .perturbation import full_precision, perturbed, perturbed_tensors
+from .projection import CountSketch
 
 logger = logging.getLogger(__name__)
 

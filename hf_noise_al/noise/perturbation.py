@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from .observables import names_in_base_model
-from .sharding import (
+from ..observables.base import names_in_base_model
+from ..processes.generators import named_generator
+from ..processes.sharded_weights import (
     check_layout,
     class_name,
     gathered_dtypes,
@@ -68,7 +68,7 @@ def perturbed(
     try:
         with torch.no_grad():
             for name, tensor in tensors.items():
-                _add_noise(tensor, originals[name], noise_scale * norms[name], tensor_generator(seed, name))
+                _add_noise(tensor, originals[name], noise_scale * norms[name], named_generator(seed, name))
         yield
     finally:
         settle(model)
@@ -229,12 +229,6 @@ def _check_plain(name: str, parameter: Tensor) -> None:
 
 def _clean(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPER_NAMES)
-
-
-def tensor_generator(seed: int, name: str) -> torch.Generator:
-    """Return the generator of a tensor's noise: it depends on `seed` and the tensor's name alone."""
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def _add_noise(parameter: Tensor, original: Tensor, length: float, generator: torch.Generator) -> None:

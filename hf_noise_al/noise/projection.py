@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .perturbation import tensor_generator
+from ..processes.generators import named_generator
 
 
 class CountSketch:
@@ -22,7 +22,7 @@ class CountSketch:
     """
 
     def __init__(self, dimension: int, width: int, seed: int) -> None:
-        generator = tensor_generator(seed, f"count sketch {dimension} {width}")
+        generator = named_generator(seed, f"count sketch {dimension} {width}")
         places = torch.randperm(max(dimension, width), generator=generator)
         depth = -(-max(dimension, width) // width)
         padded = torch.full((depth * width,), dimension)  # index `dimension` is a zero

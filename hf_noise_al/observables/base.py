@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from .sharding import class_name
+from ..processes.sharded_weights import class_name
 
 Observable: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 """``(model, inputs) -> (B, D)``, one row per example of the batch."""
+
+
+class Observe(Protocol):
+    """Pass every candidate through the model once, with its current parameters."""
+
+    def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
+        """Return one row per candidate, in candidate order, the same on every process: (size, D), on the CPU."""
+        ...
+
 
 WORD_STARTS = "word_starts"
 """Input beside those of the model, where rows are sentences of words: which word begins at a token, or -1: (B, T)."""
@@ -24,7 +33,7 @@ def check_observable(observable: object) -> None:
     if not callable(observable):
         raise ValueError(
             f"`observable` must be a function of the model and its inputs, got {observable!r}. "
-            "Pass one, such as `hf_noise_al.observables.features`, or leave the setting out."
+            "Pass one, such as `hf_noise_al.features`, or leave the setting out."
         )
 
 
@@ -110,7 +119,7 @@ def _class_probabilities(model: nn.Module, logits: Tensor) -> Tensor:
             )
         if logits.ndim == 4:
             remedy = (
-                "These are classes of pixels: pass `segmentation_map` of `hf_noise_al.pixel_observables` as the "
+                "These are classes of pixels: pass `segmentation_map` of `hf_noise_al.observables.pixels` as the "
                 "observable, and use 'noise_stability', 'entropy', 'margin', 'least_confidence' or 'core_set'."
             )
         raise ValueError(

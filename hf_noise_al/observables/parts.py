@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from .observables import Observable, mean_where
+from .base import Observable, mean_where
 
 
 @runtime_checkable

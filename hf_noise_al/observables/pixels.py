@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .observables import model_outputs
+from .base import model_outputs
 
 GRID = 16
 """Cells of the grid that images are observed on, along each side."""

@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from .observables import WORD_STARTS, model_outputs
-from .perturbation import tensor_generator
+from ..processes.generators import named_generator
+from .base import WORD_STARTS, model_outputs
 
 NUM_SIGNS = 128
 _NUM_IDENTITIES = 8191  # a prime: what leaves the same remainder counts as the same word
@@ -79,6 +79,6 @@ def _identities(tokens: Tensor, words: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _signs(device: torch.device) -> Tensor:
     """Return the random signs of every identity: (8191, 128)."""
-    generator = tensor_generator(0, "signs of words")
+    generator = named_generator(0, "signs of words")
     signs = torch.randint(0, 2, (_NUM_IDENTITIES, NUM_SIGNS), generator=generator)
     return (2.0 * signs - 1).div_(NUM_SIGNS**0.5).to(device)

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.utils.logging import get_logger, tqdm
 
+from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from ..noise.gradient_sketch.sketch import GradientSketch
+from ..observables.base import Observable
+from ..pool.labeled_split import LABEL_COLUMNS
+from ..processes.row_shards import Shard
+from ..processes.sharded_weights import is_sharded
 from .batches import split_batch, token_batches
-from .gradient_sketch import GradientSketch
-from .labeled_split import LABEL_COLUMNS
-from .layer_taps import UnsupportedModuleError
-from .observables import Observable
-from .shard import Shard
-from .sharding import is_sharded
 
 logger = get_logger(__name__)
 CACHE_BYTES = 2**31

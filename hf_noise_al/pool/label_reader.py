@@ -19,7 +19,7 @@ class LabelReader:
     """Read the labels of one data set for one model.
 
     The pool keeps class numbers, a tag list as class numbers, several classes as a list of 0.0 and 1.0, a number as a
-    float. Answers are read by the rules of `hf_noise_al.label_values`.
+    float. Answers are read by the rules of `hf_noise_al.pool.label_values`.
     """
 
     names: tuple[str, ...] | None = None

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from .shown_text import listed, one_line
+from ..files.shown_text import listed, one_line
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{1,300})?")
 MISSING, MISSING_CLASS = -100, -1

@@ -11,11 +11,11 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 from datasets.table import InMemoryTable
 
+from ..files.shown_text import listed
 from .label_reader import MULTI_LABEL, REGRESSION, LabelReader, classes_of_config
 from .label_values import is_missing
 from .places import id_of
 from .pool import Label, Pool
-from .shown_text import listed
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 ID_COLUMN = "id"

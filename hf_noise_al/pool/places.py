@@ -7,8 +7,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from .file_lines import line_of_row
-from .shown_text import one_line
+from ..files.file_lines import line_of_row
+from ..files.shown_text import one_line
 
 
 def id_of(dataset: Dataset, column: str, row: int) -> str:

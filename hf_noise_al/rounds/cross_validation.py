@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +16,9 @@ from transformers.trainer_pt_utils import nested_concat
 from transformers.trainer_utils import PredictionOutput, SaveStrategy
 from transformers.utils.logging import get_logger
 
-from .pool import Label
-from .scores import Scores
-
-if TYPE_CHECKING:
-    from .trainer import ActiveTrainer
+from ..measuring.scores import Scores
+from ..pool.pool import Label
+from ..upstream.trainer import UpstreamTrainer
 
 logger = get_logger(__name__)
 
@@ -53,7 +51,12 @@ def refuse_a_single_row(num_labeled: int) -> None:
 
 
 def cross_validate(
-    trainer: ActiveTrainer, folds: int, train: Callable[[Dataset, Path], object], generator: torch.Generator
+    trainer: UpstreamTrainer,
+    labeled: Dataset,
+    labels: Sequence[Label],
+    folder: Path,
+    train: Callable[[Dataset, Path], object],
+    generator: torch.Generator,
 ) -> Scores:
     """Return the metrics of the labeled rows, ``cv_...``, predicted by models trained on the other folds.
 
@@ -62,17 +65,19 @@ def cross_validate(
     are somewhat short (Bengio and Grandvalet, JMLR 5, 2004).
 
     Args:
-        trainer: Whose labeled rows, collator and metrics are used; its weights are others afterwards.
-        folds: How many, see `deal_folds`; as many as there are rows, where these are fewer.
+        trainer: Whose collator and metrics are used; its weights are others afterwards. ``args.eval_folds`` says how
+            many folds there are; as many as rows, where these are fewer.
+        labeled: The labeled rows, as they are trained on.
+        labels: The label of each.
+        folder: For checkpoints; it goes.
         train: ``(rows, folder for checkpoints)``, trains from the initial weights.
         generator: Deals the rows.
     """
-    labeled, pool = trainer.train_dataset, trainer.pool
+    folds, outputs = trainer.args.eval_folds or 0, []
     refuse_a_single_row(len(labeled))
     if folds > len(labeled):
         logger.warning(f"`eval_folds` is {folds}, and {len(labeled)} rows are labeled: they are {len(labeled)} folds.")
-    dealt = deal_folds([pool.label(row) for row in pool.labeled_rows], min(folds, len(labeled)), generator)
-    folder, outputs = trainer._files.folds_folder(len(trainer.history)), []
+    dealt = deal_folds(labels, min(folds, len(labeled)), generator)
     with _apart(trainer, folder):
         for number, held_out in enumerate(dealt):
             learned = sorted(set(range(len(labeled))).difference(held_out))
@@ -82,7 +87,7 @@ def cross_validate(
     return _score(trainer, outputs, list(map(len, dealt)))
 
 
-def _score(trainer: ActiveTrainer, outputs: Sequence[PredictionOutput], sizes: Sequence[int]) -> Scores:
+def _score(trainer: UpstreamTrainer, outputs: Sequence[PredictionOutput], sizes: Sequence[int]) -> Scores:
     """Return the metrics of all folds together, as if they were one evaluation set."""
     predictions, label_ids = outputs[0].predictions, outputs[0].label_ids
     for output in outputs[1:]:
@@ -117,7 +122,7 @@ def _as_tensors(arrays: Any) -> Any:
 
 
 @contextmanager
-def _apart(trainer: ActiveTrainer, folder: Path) -> Iterator[None]:
+def _apart(trainer: UpstreamTrainer, folder: Path) -> Iterator[None]:
     """Let trainings leave nothing behind: no entries in the logs, no checkpoints, no uploads.
 
     Checkpoints are written where the best one is needed, into `folder`, which goes.
@@ -139,7 +144,7 @@ def _apart(trainer: ActiveTrainer, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _without_metrics(trainer: ActiveTrainer) -> Iterator[None]:
+def _without_metrics(trainer: UpstreamTrainer) -> Iterator[None]:
     """Let predictions of a fold stay unmeasured: some metrics are not defined on few rows, all are for all folds."""
     compute, trainer.compute_metrics = trainer.compute_metrics, None
     try:
@@ -148,7 +153,7 @@ def _without_metrics(trainer: ActiveTrainer) -> Iterator[None]:
         trainer.compute_metrics = compute
 
 
-def _remove(trainer: ActiveTrainer, folder: Path) -> None:
+def _remove(trainer: UpstreamTrainer, folder: Path) -> None:
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         shutil.rmtree(folder, ignore_errors=True)

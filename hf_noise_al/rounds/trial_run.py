@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -19,14 +19,12 @@ from torch import Tensor
 from transformers import EvalPrediction
 from transformers.trainer_pt_utils import nested_concat, nested_numpify
 
-from .acquisition import Acquisition, Candidates
-from .evaluation_sets import some_rows, why_nothing_is_measured
-from .observation import Observer, evaluation_mode
-from .shown_text import one_line
-
-if TYPE_CHECKING:
-    from .training_args import ActiveTrainingArguments
-    from .upstream import UpstreamTrainer
+from ..acquisition import Acquisition, Candidates
+from ..files.shown_text import one_line
+from ..measuring.evaluation_sets import some_rows, why_nothing_is_measured
+from ..observing.observer import Observer, evaluation_mode
+from ..training_args import ActiveTrainingArguments
+from ..upstream.trainer import UpstreamTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +206,7 @@ def _refusing(verb: str, rows: Any, trainer: UpstreamTrainer, place: str = "") -
 def _is_refusal(error: BaseException) -> bool:
     """Return whether this library raised `error` itself, as a message to the user, rather than something under it."""
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ValueError) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+    return isinstance(error, ValueError) and Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])
 
 
 def _advice(trainer: UpstreamTrainer, rows: Any) -> str:

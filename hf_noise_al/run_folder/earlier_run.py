@@ -7,9 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
-from .files import sync_folder
+from ..exchange.query_file import QUERIES_FOLDER, forget_open_lines
+from ..files.atomic import sync_folder
 from .journal import JOURNAL_FILE
-from .query_file import QUERIES_FOLDER, forget_open_lines
 from .set_aside import SET_ASIDE_FILE
 from .state import STATE_FILE
 

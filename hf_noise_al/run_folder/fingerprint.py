@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from .acquisition import Acquisition
-from .augmentation import Augmentation
-from .observables import Observable
-from .sharding import class_name, global_numel
-from .training_args import ActiveTrainingArguments
+from ..acquisition import Acquisition
+from ..augmentation import Augmentation
+from ..observables.base import Observable
+from ..processes.sharded_weights import class_name, global_numel
+from ..training_args import ActiveTrainingArguments
 
 ARGUMENTS = (
     *("seed", "data_seed", "full_determinism"),

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .pool import Annotation
+from ..pool.pool import Annotation
 
 JOURNAL_FILE = "labels.jsonl"
 

@@ -10,18 +10,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from .files import write_atomically
+from ..acquisition import Acquisition
+from ..files.atomic import write_atomically
+from ..files.shown_text import one_line
+from ..measuring.intervals import few_rows, format_interval
+from ..training_args import ActiveTrainingArguments
 from .fingerprint import describe
 from .history import RoundRecord
-from .intervals import few_rows, format_interval
-from .shown_text import one_line
-
-if TYPE_CHECKING:
-    from .trainer import ActiveTrainer
 
 LONGEST_NAME, LONGEST_CODE = 200, 2000
 """Letters of a name, and of an acquisition with its settings, that a card shows."""
@@ -36,18 +35,30 @@ SETTINGS = (
 )
 
 
-def write_model_card(path: Path, trainer: ActiveTrainer, **card: Any) -> None:
-    """Write the card of what `trainer` trained.
+def write_model_card(
+    path: Path,
+    model: object,
+    args: ActiveTrainingArguments,
+    acquisition: Acquisition,
+    pool_size: int,
+    history: Sequence[RoundRecord],
+    **card: Any,
+) -> None:
+    """Write the card of a model and of the rounds that it was trained in.
 
     Args:
         path: The file.
-        trainer: Its history, settings and data are described.
+        model: Its configuration says what it was made from.
+        args: The settings that the rounds had.
+        acquisition: What chose the queries.
+        pool_size: How many rows there were to choose from.
+        history: One record per round.
         card: What `Trainer.create_model_card` takes: ``model_name``, ``finetuned_from``, ``tags``, ``dataset``, ...
     """
-    config = getattr(trainer.model, "config", None)
+    config = getattr(model, "config", None)
     base_model = card.get("finetuned_from") or getattr(config, "_name_or_path", None) or None
     tags = card.get("tags") or []
-    unused = "num_train_epochs" if trainer.args.max_steps > 0 else "max_steps"
+    unused = "num_train_epochs" if args.max_steps > 0 else "max_steps"
     data = ModelCardData(
         language=card.get("language"),
         license=card.get("license"),
@@ -58,13 +69,13 @@ def write_model_card(path: Path, trainer: ActiveTrainer, **card: Any) -> None:
         pipeline_tag=card.get("tasks"),
     )
     text = model_card(
-        title=card.get("model_name") or Path(str(trainer.args.output_dir)).resolve().name,
+        title=card.get("model_name") or Path(str(args.output_dir)).resolve().name,
         base_model=base_model,
         dataset=card.get("dataset"),
-        acquisition=describe(trainer.acquisition),
-        pool_size=trainer.pool.size,
-        history=trainer.history,
-        settings={name: getattr(trainer.args, name) for name in SETTINGS if name != unused},
+        acquisition=describe(acquisition),
+        pool_size=pool_size,
+        history=history,
+        settings={name: getattr(args, name) for name in SETTINGS if name != unused},
         versions={"Python": platform.python_version()}
         | {name: _version(name) for name in ("hf_noise_al", "transformers", "torch", "datasets", "accelerate")},
         data=data,

@@ -9,24 +9,19 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from .checksums import check_folder, write_checksums
-from .files import sync_folder, write_atomically
+from ..files.atomic import sync_folder, write_atomically
+from ..files.checksums import check_folder, write_checksums
+from ..upstream.trainer import SECONDS_FILE, UpstreamTrainer
+from ..upstream.weight_files import check_weights, load_weights, save_weights
 from .state import ActiveState
-from .weight_files import check_weights, load_weights, save_weights
-
-if TYPE_CHECKING:
-    from .upstream import UpstreamTrainer
 
 logger = logging.get_logger(__name__)
 
 OUTPUT_FILE, LABELS_FILE = "train_output.json", "labels.json"
-SECONDS_FILE = "round_seconds.txt"
-"""In a checkpoint: the seconds that its round had taken, those of killed processes included."""
 
 
 class RoundFiles:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from .files import write_atomically
+from ..files.atomic import write_atomically
 
 SET_ASIDE_FILE = "set_aside.json"
 

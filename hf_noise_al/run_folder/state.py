@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..files.atomic import append_at, write_atomically
+from ..pool.pool import Annotation, Label, Pool
 from .differences import OtherRun, has_more_classes, refuse_differences
-from .files import append_at, write_atomically
 from .history import RoundRecord
 from .journal import JOURNAL_FILE, Journal
-from .pool import Annotation, Label, Pool
 
 STATE_FILE = "active_state.json"
 VERSION = 2

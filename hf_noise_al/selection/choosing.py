@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..processes.row_shards import Shard
 from . import k_center
 from .distances import largest_entry, scale_factors, scaled, squared_distances
-from .shard import Shard
 
 SelectionName = Literal["k_center", "k_means_plus_plus", "k_dpp", "top_k"]
 

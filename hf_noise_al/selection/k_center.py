@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..processes.row_shards import Shard
 from .distances import largest_entry, lower, scale_factors, scaled, squared_distances
-from .shard import Shard
 
 BLOCK_ENTRIES = 2**19
 """Numbers in the rows that are worked on at once, which should fit a processor's cache."""
@@ -26,7 +26,7 @@ def choose(
     shard: Shard | None = None,
     block_rows: int | None = None,
 ) -> Tensor:
-    """Return what `hf_noise_al.selection.k_center_greedy` describes, of finite rows and a `k` that is in range."""
+    """Return what `selection.choosing.k_center_greedy` describes, of finite rows and a `k` that is in range."""
     largest = max(largest_entry(rows), 0.0 if centers is None else largest_entry(centers))
     dtype = rows.dtype if centers is None else torch.promote_types(rows.dtype, centers.dtype)
     if shard is not None:

@@ -11,8 +11,8 @@ from typing import Any, NoReturn, get_type_hints
 
 from transformers import HfArgumentParser
 
+from ..training_args import ActiveTrainingArguments
 from .recipe import InvalidArgument, Setting, did_you_mean, read_recipe
-from .training_args import ActiveTrainingArguments
 
 AUGMENTATIONS = ("flip", "crop")
 

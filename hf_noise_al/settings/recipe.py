@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from .shown_text import one_line
-from .typed_text import read_typed_text
+from ..files.shown_text import one_line
+from ..files.typed_text import read_typed_text
 
 LAUNCH_FOLDER = "accelerate"
 """The folder beside the recipes with configurations of `accelerate launch`, which are no recipes."""

@@ -1,13 +1,16 @@
-"""Tasks: which model class, which preprocessing, which metrics and which observable belong to a kind of problem."""
+"""Kinds of problems as data: model class, columns, preprocessing, labels, metrics and observable of each.
+
+One room for each kind of input, beside what they share.
+"""
 
 from .base import Prepared, Task
-from .image_classification import IMAGE_CLASSIFICATION
-from .segmentation import SEGMENTATION
-from .tabular import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
+from .images.image_classification import IMAGE_CLASSIFICATION
+from .masks.segmentation import SEGMENTATION
+from .tables.tabular import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
 from .targets import Targets
-from .text_classification import TEXT_CLASSIFICATION
-from .text_regression import TEXT_REGRESSION
-from .token_classification import TOKEN_CLASSIFICATION
+from .text.classification import TEXT_CLASSIFICATION
+from .text.regression import TEXT_REGRESSION
+from .words.token_classification import TOKEN_CLASSIFICATION
 
 TASKS: dict[str, Task] = {
     task.name: task

@@ -11,14 +11,14 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from ..arguments import DataArguments, ModelArguments
 from ..augmentation import Augmentation
-from ..labeled_split import column_beside
-from ..loading import LABELS
-from ..observables import Observable
-from ..places import Place, Source
-from ..pool import Label
-from ..shown_text import listed
+from ..files.shown_text import listed
+from ..loading.loading import LABELS
+from ..observables.base import Observable
+from ..pool.labeled_split import column_beside
+from ..pool.places import Place, Source
+from ..pool.pool import Label
+from ..settings.arguments import DataArguments, ModelArguments
 from .columns import find_label_column
 from .metrics import load_metrics
 from .targets import LabelKind, Targets, by_place

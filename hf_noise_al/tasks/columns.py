@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from datasets import Dataset, Image, Value
 
-from ..loading import LABELS
-from ..places import row_at
-from ..recipe import did_you_mean
-from ..shown_text import listed
+from ..files.shown_text import listed
+from ..loading.loading import LABELS
+from ..pool.places import row_at
+from ..settings.recipe import did_you_mean
 
 TEXT_PAIRS = (
     ("sentence1", "sentence2"),

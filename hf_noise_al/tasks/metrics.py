@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction
 from transformers.utils import logging
 
-from ..intervals import Interval, wilson
-from ..recipe import did_you_mean
-from ..shown_text import listed, one_line
+from ..files.shown_text import listed, one_line
+from ..measuring.intervals import Interval, wilson
+from ..settings.recipe import did_you_mean
 from .score_intervals import (
     RATIOS,
     draw_classes,

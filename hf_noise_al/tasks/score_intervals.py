@@ -2,7 +2,7 @@
 
 They are about the rows that were measured alone: not about another seed, other labels or rows of another origin.
 
-- A share of rows, such as accuracy, has Wilson's interval, see `hf_noise_al.intervals.wilson`.
+- A share of rows, such as accuracy, has Wilson's interval, see `hf_noise_al.measuring.intervals.wilson`.
 - A number made of counts (F1, precision, recall, Matthews correlation, IoU) has the interval of Rubin's Bayesian
   bootstrap (The Annals of Statistics 9(1), 1981): random weights for the rows. Alone it would say [1, 1] of six rows
   that are all right, so imagined rows are added, as Jeffreys' prior adds half a row that is right and half a row that
@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, special
 
-from ..intervals import NORMAL_QUANTILE, Interval
+from ..measuring.intervals import NORMAL_QUANTILE, Interval
 
 Array: TypeAlias = NDArray[Any]
 

@@ -13,11 +13,11 @@ from datasets import ClassLabel, Dataset, Value
 from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
-from ..arguments import DataArguments
-from ..label_reader import MULTI_LABEL as MULTI_LABEL
-from ..label_reader import REGRESSION as REGRESSION
-from ..label_reader import classes_of_config
-from ..label_values import (
+from ..files.shown_text import listed
+from ..pool.label_reader import MULTI_LABEL as MULTI_LABEL
+from ..pool.label_reader import REGRESSION as REGRESSION
+from ..pool.label_reader import classes_of_config
+from ..pool.label_values import (
     MISSING,
     MISSING_CLASS,
     Classes,
@@ -27,9 +27,9 @@ from ..label_values import (
     is_missing,
     plain_text,
 )
-from ..labeled_split import column_beside, declared_classes, is_text, item_feature
-from ..places import Place, Source, row_at
-from ..shown_text import listed
+from ..pool.labeled_split import column_beside, declared_classes, is_text, item_feature
+from ..pool.places import Place, Source, row_at
+from ..settings.arguments import DataArguments
 
 logger = logging.get_logger(__name__)
 
@@ -143,8 +143,8 @@ def with_targets(
 ) -> Dataset:
     """Return `dataset` with `column` read as `targets`, under the name ``labels``.
 
-    A missing label, see `hf_noise_al.label_values`, is None; where the labels must be `complete` it is refused. What
-    was taken for missing is logged, where it is to be `told`.
+    A missing label, see `pool.label_values`, is None; where the labels must be `complete` it is refused. What was
+    taken for missing is logged, where it is to be `told`.
     """
     numbers = targets.problem_type == REGRESSION
     if numbers:

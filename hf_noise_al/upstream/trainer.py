@@ -30,15 +30,16 @@ from transformers.integrations.deepspeed import deepspeed_init
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.logging import get_logger
 
-from .callbacks import ActiveTrainerCallback
-from .checksums import check_folder, write_checksums
-from .round_files import SECONDS_FILE
-from .sharding import is_sharded, settle, settle_by
-from .training_args import ActiveTrainingArguments
+from ..callbacks import ActiveTrainerCallback
+from ..files.checksums import check_folder, write_checksums
+from ..processes.sharded_weights import is_sharded, settle, settle_by
+from ..training_args import ActiveTrainingArguments
 from .unsupported import refuse_unsupported, refuse_unwritable_folder
 from .weight_files import WEIGHTS_FILE, load_weights, save_weights, whole_weights
 
 HUB_FOLDER = "_hub"
+SECONDS_FILE = "round_seconds.txt"
+"""In a checkpoint: the seconds that its round had taken, those of killed processes included."""
 
 
 class UpstreamTrainer(Trainer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,15 +13,12 @@ from transformers import PreTrainedModel, Trainer, get_scheduler
 from transformers.debug_utils import DebugOption
 from transformers.utils.import_utils import is_liger_kernel_available, is_torch_xla_available
 
-from .perturbation import check_sharded_precision
-from .sharding import is_sharded
-from .training_args import ActiveTrainingArguments
-
-if TYPE_CHECKING:
-    from .upstream import UpstreamTrainer
+from ..noise.perturbation import check_sharded_precision
+from ..processes.sharded_weights import is_sharded
+from ..training_args import ActiveTrainingArguments
 
 
-def refuse_unsupported(trainer: UpstreamTrainer) -> None:
+def refuse_unsupported(trainer: Trainer) -> None:
     """Raise ValueError for arguments, models and ways to shard them that would give wrong results."""
     if not isinstance(trainer.args, ActiveTrainingArguments):
         raise ValueError(f"`args` must be an `ActiveTrainingArguments`, got {type(trainer.args).__name__}.")
@@ -41,8 +38,9 @@ def refuse_unsupported(trainer: UpstreamTrainer) -> None:
             "`optimizers` cannot be used: each round needs a new optimizer, one that was passed in would carry "
             "its moments from round to round. Pass `optimizer_cls_and_kwargs`, or set `optim` in the arguments."
         )
-    method = getattr(trainer.model, "quantization_method", None)
-    whole_numbers = [n for n, p in trainer.model.named_parameters() if not (p.is_floating_point() or p.is_complex())]
+    model: Any = trainer.model
+    method = getattr(model, "quantization_method", None)
+    whole_numbers = [n for n, p in model.named_parameters() if not (p.is_floating_point() or p.is_complex())]
     if method is not None or whole_numbers:
         found = f"the weights are quantized by {method}" if method else f"{whole_numbers[0]} is quantized"
         raise ValueError(
@@ -73,7 +71,7 @@ def refuse_low_precision_of_shards(accelerator: Accelerator, allowed: torch.dtyp
     check_sharded_precision({getattr(policy, "param_dtype", None) or torch.float32}, allowed)
 
 
-def _refuse_unknown_best_metric(trainer: UpstreamTrainer) -> None:
+def _refuse_unknown_best_metric(trainer: Trainer) -> None:
     """Raise ValueError for a ``metric_for_best_model`` that no evaluation during a round can have.
 
     Which numbers `compute_metrics` returns is not known before it was called; where there are several evaluation sets,
@@ -94,14 +92,15 @@ def _refuse_unknown_best_metric(trainer: UpstreamTrainer) -> None:
         )
 
 
-def _refuse_optimizers_that_cannot_be_made(trainer: UpstreamTrainer) -> None:
+def _refuse_optimizers_that_cannot_be_made(trainer: Trainer) -> None:
     """Raise ValueError for an optimizer or a schedule that upstream could not make when the first round trains."""
     args, kind = trainer.args, type(trainer)
+    model: Any = trainer.model
     made_by_upstream = kind.create_optimizer is Trainer.create_optimizer and not trainer.optimizer_cls_and_kwargs
     try:
         asked = "`optim`, `optim_args`"
         if made_by_upstream:
-            trainer.get_optimizer_cls_and_kwargs(args, trainer.model)
+            trainer.get_optimizer_cls_and_kwargs(args, model)
         asked = "`lr_scheduler_type`, `lr_scheduler_kwargs`"
         if kind.create_scheduler is Trainer.create_scheduler:
             some = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
@@ -136,9 +135,9 @@ def _refuse_loaders_and_kernels_that_cannot_be_made(args: ActiveTrainingArgument
         raise ValueError("`tpu_metrics_debug` needs a TPU and torch_xla, and there is none. Leave the setting out.")
 
 
-def _refuse_checkpoints_of_tied_weights(trainer: UpstreamTrainer) -> None:
+def _refuse_checkpoints_of_tied_weights(trainer: Trainer) -> None:
     """Raise ValueError where upstream could not write a checkpoint: safetensors takes no tensor under two names."""
-    model = trainer.model
+    model: Any = trainer.model
     if str(getattr(trainer.args.save_strategy, "value", trainer.args.save_strategy)) == "no":
         return
     if isinstance(model, PreTrainedModel) or hasattr(model, "peft_config"):
@@ -155,7 +154,8 @@ def _refuse_checkpoints_of_tied_weights(trainer: UpstreamTrainer) -> None:
         first[place] = name
 
 
-def _refuse_other_sharding(trainer: UpstreamTrainer) -> None:
+def _refuse_other_sharding(trainer: Trainer) -> None:
+    model: Any = trainer.model
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if trainer.is_deepspeed_enabled:
         _refuse_other_deepspeed(trainer.accelerator)
@@ -171,15 +171,15 @@ def _refuse_other_sharding(trainer: UpstreamTrainer) -> None:
         for name in ("tp_size", "cp_size", "sp_size", "ep_size", "dp_replicate_size")
         if (getattr(axes, name, None) or 1) > 1
     ]
-    if found or (is_sharded(trainer.model) and not trainer.is_deepspeed_enabled):
+    if found or (is_sharded(model) and not trainer.is_deepspeed_enabled):
         raise ValueError(
             f"{f'`{found[0]}` above 1' if found else 'A model that is sharded already'} is not supported: weights "
             "may be sharded by FSDP2 over one dimension, and not by tensor or context parallelism or hybrid "
             "sharding. Use FSDP2 alone, or DistributedDataParallel, and load the model without a plan or mesh."
         )
     if plugin is not None and plugin.cpu_ram_efficient_loading:
-        names = {name for name, _ in trainer.model.named_parameters(remove_duplicate=False)}
-        buffers = [name for name in trainer.model.state_dict() if name not in names]
+        names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        buffers = [name for name in model.state_dict() if name not in names]
         if buffers:
             raise ValueError(
                 "`fsdp_cpu_ram_efficient_loading` cannot be used with this model: accelerate cannot load its "

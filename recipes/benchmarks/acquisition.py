@@ -29,8 +29,8 @@ from measuring import Row, describe_machine, measure, peak_bytes
 from tqdm import tqdm
 from variants import VARIANTS, Bench, prepare_bench
 
-from hf_noise_al.cli import part_from_other_processes
-from hf_noise_al.recipe import InvalidArgument, find_recipe
+from hf_noise_al.commands.main import part_from_other_processes
+from hf_noise_al.settings.recipe import InvalidArgument, find_recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_noise_al import features
-from hf_noise_al.observables import probabilities_and_features, split_probabilities_and_features
+from hf_noise_al.observables.base import probabilities_and_features, split_probabilities_and_features
 
 if TYPE_CHECKING:
     from variants import Bench

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hf_noise_al.arguments import DataArguments, ModelArguments, RunArguments, parse
-from hf_noise_al.learning_curve import LearningCurve, compare, format_table, to_json
-from hf_noise_al.recipe import InvalidArgument, find_recipe
-from hf_noise_al.run import is_finished, prepare, refuse_other_settings, refuse_settings, train
+from hf_noise_al.commands.run import is_finished, prepare, refuse_other_settings, refuse_settings, train
+from hf_noise_al.experiments.learning_curve import LearningCurve, compare, format_table, to_json
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments, RunArguments, parse
+from hf_noise_al.settings.recipe import InvalidArgument, find_recipe
 from hf_noise_al.tasks import TASKS
 
 

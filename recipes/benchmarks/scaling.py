@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from variants import VARIANTS
 
-from hf_noise_al.recipe import InvalidArgument
+from hf_noise_al.settings.recipe import InvalidArgument
 
 SCRIPT = Path(__file__).with_name("acquisition.py")
 DEFAULT = ["forward", "gradient_sketch_512"]

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hf_noise_al import BADGE, BALD, Acquisition, ActiveTrainer, Candidates, NoiseStability, k_center_greedy
-from hf_noise_al.arguments import parse
-from hf_noise_al.observation import Observer
-from hf_noise_al.recipe import InvalidArgument
-from hf_noise_al.run import prepare
+from hf_noise_al.commands.run import prepare
+from hf_noise_al.observing.observer import Observer
+from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.recipe import InvalidArgument
 
 
 class Unavailable(Exception):

@@ -15,8 +15,8 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from hf_noise_al.dropout import check_dropout, with_dropout
-from hf_noise_al.observables import probabilities
+from hf_noise_al.acquisition.dropout import check_dropout, with_dropout
+from hf_noise_al.observables.base import probabilities
 
 SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
-from hf_noise_al.layer_taps import UnsupportedModuleError
-from hf_noise_al.observables import features, probabilities
-from hf_noise_al.perturbation import perturbed, perturbed_tensors
-from hf_noise_al.selection import SelectionName, k_center_greedy, row_norms, select_rows
+from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
+from hf_noise_al.observables.base import features, probabilities
+from hf_noise_al.selection.choosing import SelectionName, k_center_greedy, row_norms, select_rows
 
 finite_differences = partial(NoiseStability, estimator="finite_difference")
 

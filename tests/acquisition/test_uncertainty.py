@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_noise_al.uncertainty import bald, entropy, least_confidence, margin
+from hf_noise_al.acquisition.uncertainty import bald, entropy, least_confidence, margin
 
 SCORES = [entropy, margin, least_confidence]
 ROWS = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]])

@@ -9,8 +9,8 @@ from datasets import Dataset
 
 from hf_noise_al.annotators import Annotator, HeldOutLabels, LabelFile
 from hf_noise_al.annotators.label_file import KnownRows, new_classes_in
-from hf_noise_al.pool import Label
-from hf_noise_al.query_file import write_query_file
+from hf_noise_al.exchange.query_file import write_query_file
+from hf_noise_al.pool.pool import Label
 
 
 def test_held_out_labels_are_revealed_in_the_order_asked() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from hf_noise_al import cli
-from hf_noise_al.arguments import parse
-from hf_noise_al.earlier_run import is_kept
-from hf_noise_al.interruption import RunInterrupted, telling_what_is_saved
-from hf_noise_al.learning_curve import LearningCurve
+from hf_noise_al.commands import main as cli
+from hf_noise_al.commands.interruption import RunInterrupted, telling_what_is_saved
+from hf_noise_al.experiments.learning_curve import LearningCurve
+from hf_noise_al.run_folder.earlier_run import is_kept
+from hf_noise_al.settings.arguments import parse
 
 RESUMED = ["--resume_from_checkpoint", "true"]
 
@@ -50,7 +50,8 @@ def suggested(told: str) -> list[str]:
 
 
 IN_TRAINING = "hf_noise_al.ActiveTrainer.training_step"
-IN_LOADING = "hf_noise_al.run.load_data"
+LISTING = "hf_noise_al.commands.main.list_recipes"
+IN_LOADING = "hf_noise_al.commands.run.load_data"
 
 
 @pytest.mark.parametrize(
@@ -115,9 +116,11 @@ def test_a_recipe_that_starts_afresh_is_overruled(recipe: Path) -> None:
     assert resumed.resumes and not resumed.start_afresh
 
 
-@pytest.mark.parametrize(("words", "place"), [(["query", "RECIPE"], "hf_noise_al.run.load_pool"), (["recipes"], "")])
+@pytest.mark.parametrize(
+    ("words", "place"), [(["query", "RECIPE"], "hf_noise_al.commands.run.load_pool"), (["recipes"], "")]
+)
 def test_other_commands_only_stop(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], place: str
 ) -> None:
     words = [str(recipe) if word == "RECIPE" else word for word in words]
-    assert interrupted(words, place or "hf_noise_al.cli.list_recipes", monkeypatch, capsys) == "Interrupted.\n"
+    assert interrupted(words, place or LISTING, monkeypatch, capsys) == "Interrupted.\n"

@@ -15,8 +15,8 @@ from tiny_run import make_model, make_pool, make_trainer, read_state
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hf_noise_al import ActiveTrainer, LabelFile
-from hf_noise_al.cli import main
-from hf_noise_al.learning_curve import LearningCurve
+from hf_noise_al.commands.main import main
+from hf_noise_al.experiments.learning_curve import LearningCurve
 
 WORDS = "the a dog cat house was is very good bad film food they he she it".split()
 ROWS = 60

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from hf_noise_al.arguments import parse
-from hf_noise_al.history import RoundRecord
-from hf_noise_al.intervals import wilson
-from hf_noise_al.learning_curve import LearningCurve
-from hf_noise_al.recipe import InvalidArgument
-from hf_noise_al.run import Job, is_finished, prepare, refuse_folder_in_use, train
+from hf_noise_al.commands.run import Job, is_finished, prepare, refuse_folder_in_use, train
+from hf_noise_al.experiments.learning_curve import LearningCurve
+from hf_noise_al.measuring.intervals import wilson
+from hf_noise_al.run_folder.history import RoundRecord
+from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.recipe import InvalidArgument
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_picture_that_cannot_be_drawn_costs_nothing_but_itself(
         raise error
 
     made = job()
-    monkeypatch.setattr("hf_noise_al.run.plot_curves", fail)
+    monkeypatch.setattr("hf_noise_al.commands.run.plot_curves", fail)
     monkeypatch.setattr(made.trainer, "train", lambda **_: None)
     made.trainer.history.append(RoundRecord(0, 4, 4, 1.0, 0.0, {"eval_matched_accuracy": 0.5}))
     caplog.set_level("WARNING", "hf_noise_al")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hf_noise_al.arguments import parse
-from hf_noise_al.recipe import InvalidArgument
-from hf_noise_al.run_settings import FILE_NAME, refuse_other_inputs, save_settings, settings_of
+from hf_noise_al.commands.run_settings import FILE_NAME, refuse_other_inputs, save_settings, settings_of
+from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.recipe import InvalidArgument
 
 
 def settings(*flags: str) -> dict[str, Any]:

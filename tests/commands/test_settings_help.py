@@ -3,8 +3,8 @@
 import dataclasses
 
 from hf_noise_al import ActiveTrainingArguments
-from hf_noise_al.arguments import DataArguments, ModelArguments, RunArguments
-from hf_noise_al.settings_help import describe_settings
+from hf_noise_al.commands.settings_help import describe_settings
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments, RunArguments
 from hf_noise_al.tasks import TASKS
 
 

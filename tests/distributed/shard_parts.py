@@ -7,9 +7,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hf_noise_al import k_center
-from hf_noise_al.selection import k_center_greedy
-from hf_noise_al.shard import Shard
+from hf_noise_al.processes.row_shards import Shard
+from hf_noise_al.selection import k_center
+from hf_noise_al.selection.choosing import k_center_greedy
 
 Deal = Callable[[int, int], Tensor]
 """(candidates, processes) -> the process of each candidate."""

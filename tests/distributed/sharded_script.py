@@ -27,10 +27,10 @@ from tiny_run import make_model, make_pool, outcome
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_noise_al import ActiveTrainer, NoiseStability
-from hf_noise_al.observables import probabilities
-from hf_noise_al.perturbation import perturbed, perturbed_tensors
-from hf_noise_al.sharding import gathered_dtypes, global_norms, is_sharded, local, settle, whole
-from hf_noise_al.weight_files import whole_weights
+from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
+from hf_noise_al.observables.base import probabilities
+from hf_noise_al.processes.sharded_weights import gathered_dtypes, global_norms, is_sharded, local, settle, whole
+from hf_noise_al.upstream.weight_files import whole_weights
 
 HARDWARE: dict[str, Any] = {"use_cpu": os.environ.get("SIMULATED") != "zero3"}
 make_trainer = partial(tiny_run.make_trainer, **HARDWARE)

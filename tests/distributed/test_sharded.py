@@ -15,7 +15,7 @@ from launching import only_if_upstream_resumes
 from tiny_run import make_model, read_state
 from transformers import BertForSequenceClassification
 
-from hf_noise_al.weight_files import load_weights, whole_weights
+from hf_noise_al.upstream.weight_files import load_weights, whole_weights
 
 HAS_FSDP2 = "fsdp_version" in FullyShardedDataParallelPlugin.__dataclass_fields__
 RUNS_ON_CPU = hasattr(torch.cpu.Stream, "record_event")

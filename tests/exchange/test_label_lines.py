@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from hf_noise_al.annotators import LabelFile
 from hf_noise_al.annotators.label_file import KnownRows
-from hf_noise_al.label_lines import query_files, read_label_lines, shortened
-from hf_noise_al.query_file import refuse_other_rows
+from hf_noise_al.exchange.label_lines import query_files, read_label_lines, shortened
+from hf_noise_al.exchange.query_file import refuse_other_rows
 
 
 @pytest.fixture

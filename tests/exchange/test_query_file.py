@@ -11,8 +11,8 @@ from datasets import Sequence as SequenceFeature
 from PIL import Image as PillowImage
 
 from hf_noise_al.annotators import LabelFile
-from hf_noise_al.label_lines import LabelLine, read_label_lines
-from hf_noise_al.query_file import forget_open_lines, refuse_other_rows, write_query_file
+from hf_noise_al.exchange.label_lines import LabelLine, read_label_lines
+from hf_noise_al.exchange.query_file import forget_open_lines, refuse_other_rows, write_query_file
 
 
 def read(path: Path) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ import os
 import pytest
 from scipy import stats
 
-from hf_noise_al.learning_curve import (
+from hf_noise_al.experiments.learning_curve import (
     Estimate,
     LearningCurve,
     aubc,

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 from test_learning_curve import make_curve, make_study, with_rows
 
-from hf_noise_al.learning_curve import compare
-from hf_noise_al.plotting import BASELINE_COLOR, draw_curves, plot_curves
+from hf_noise_al.experiments.learning_curve import compare
+from hf_noise_al.experiments.plotting import BASELINE_COLOR, draw_curves, plot_curves
 
 
 def lines_of(figure):
@@ -162,7 +162,8 @@ def test_nothing_to_draw_is_refused():
 
 
 def test_importing_the_module_does_not_import_matplotlib():
-    imports = "import sys, hf_noise_al.learning_curve; before = set(sys.modules); import hf_noise_al.plotting"
+    package = "hf_noise_al.experiments"
+    imports = f"import sys, {package}.learning_curve; before = set(sys.modules); import {package}.plotting"
     code = f"{imports}; print([name for name in set(sys.modules) - before if name.startswith('matplotlib')])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al.checksums import CHECKSUMS_FILE, check_folder, write_checksums
+from hf_noise_al.files.checksums import CHECKSUMS_FILE, check_folder, write_checksums
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al.csv_form import find_form, line_of_open_quote, line_of_record, refuse_wide_rows
+from hf_noise_al.files.csv_form import find_form, line_of_open_quote, line_of_record, refuse_wide_rows
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al.file_lines import line_of_row
+from hf_noise_al.files.file_lines import line_of_row
 
 PRETTY = '{\n "text": "a"\n}\n'
 

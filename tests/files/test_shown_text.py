@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_noise_al.shown_text import listed, one_line, printable
+from hf_noise_al.files.shown_text import listed, one_line, printable
 
 
 @pytest.mark.parametrize(

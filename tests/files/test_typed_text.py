@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al.typed_text import read_typed_text
+from hf_noise_al.files.typed_text import read_typed_text
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from tiny_run import make_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_noise_al import ActiveTrainer
-from hf_noise_al.arguments import parse
-from hf_noise_al.labeled_split import PoolDataset
-from hf_noise_al.run import prepare
-from hf_noise_al.tasks.mask_targets import MaskTargets
-from hf_noise_al.tasks.tags import TAGS, TagTargets, with_tags
+from hf_noise_al.commands.run import prepare
+from hf_noise_al.pool.labeled_split import PoolDataset
+from hf_noise_al.settings.arguments import parse
+from hf_noise_al.tasks.masks.mask_targets import MaskTargets
 from hf_noise_al.tasks.targets import read_classes, with_targets
+from hf_noise_al.tasks.words.tags import TAGS, TagTargets, with_tags
 
 ONE_ROUND = {"num_rounds": 1, "max_steps": 1}
 

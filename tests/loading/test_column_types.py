@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pandas._libs.parsers import STR_NA_VALUES
 
-from hf_noise_al.column_types import MISSING_WORDS, Kind, as_kind, count_words, find_kind
+from hf_noise_al.loading.column_types import MISSING_WORDS, Kind, as_kind, count_words, find_kind
 
 WORDS = MISSING_WORDS
 
@@ -51,7 +51,7 @@ def test_the_words_are_those_of_pandas() -> None:
 def test_a_column_is_what_all_of_its_cells_are(
     cells: list[str | None], name: str, values: list[object], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_noise_al.column_types._BLOCK", block)
+    monkeypatch.setattr("hf_noise_al.loading.column_types._BLOCK", block)
     for parts in ([cells], [[cell] for cell in cells], [[], cells[:1], cells[1:]]):
         kind = kind_of(*parts)
         assert kind.name == name

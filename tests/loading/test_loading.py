@@ -11,8 +11,7 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, set_seed
 
-from hf_noise_al.arguments import DataArguments, ModelArguments
-from hf_noise_al.loading import (
+from hf_noise_al.loading.loading import (
     _measuring_rows,
     load_data,
     load_digits_images,
@@ -21,6 +20,7 @@ from hf_noise_al.loading import (
     load_tokenizer,
     model_factory,
 )
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 
 RESNET = {"model_type": "resnet", "embedding_size": 4, "hidden_sizes": [4], "depths": [1], "layer_type": "basic"}
 HEAD = {"num_labels": 2, "id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
@@ -129,8 +129,8 @@ def test_splits_that_cannot_be_used_are_refused(
     tmp_path: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], message: str
 ) -> None:
     DatasetDict({"train": rows}).save_to_disk(tmp_path)
-    splits = DatasetDict({"train": rows, "validation": rows, "test": rows.select([])})
-    monkeypatch.setattr("hf_noise_al.loading.load_from_disk", lambda path: splits)  # datasets writes no empty split
+    splits = DatasetDict({"train": rows, "validation": rows, "test": rows.select([])})  # datasets writes no empty one
+    monkeypatch.setattr("hf_noise_al.loading.loading.load_from_disk", lambda path: splits)
     with pytest.raises(ValueError, match=message):
         load_data(data(tmp_path, **settings))
 

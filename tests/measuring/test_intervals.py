@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from hf_noise_al.intervals import few_rows, format_interval, wilson
+from hf_noise_al.measuring.intervals import few_rows, format_interval, wilson
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 1), (1, 1), (6, 6), (0, 6), (3, 6), (47, 50), (980, 1000)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from transformers import EvalPrediction
 
-from hf_noise_al.scores import Scores
+from hf_noise_al.measuring.scores import Scores
 
 PREDICTION = EvalPrediction(np.zeros((3, 2)), np.zeros(3))
 

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
-from hf_noise_al.gradient_sketch import (
+from hf_noise_al.noise.gradient_sketch.layer_rules import LayerGradient, Vectors
+from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from hf_noise_al.noise.gradient_sketch.sketch import (
     MOST_CHECKS,
     GradientSketch,
     num_backward_passes,
     unsupported_tensors,
 )
-from hf_noise_al.layer_gradients import LayerGradient, Vectors
-from hf_noise_al.layer_taps import UnsupportedModuleError
-from hf_noise_al.observables import features, probabilities
-from hf_noise_al.perturbation import perturbed, perturbed_tensors
-from hf_noise_al.selection import row_norms
+from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
+from hf_noise_al.observables.base import features, probabilities
+from hf_noise_al.selection.choosing import row_norms
 
 
 def mean_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -500,7 +500,7 @@ def test_an_empty_batch_has_no_rows() -> None:
 def test_examples_that_mix_are_refused_where_weights_are_sharded_and_the_first_batch_has_one_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hf_noise_al.gradient_sketch.is_sharded", lambda model: True)
+    monkeypatch.setattr("hf_noise_al.noise.gradient_sketch.sketch.is_sharded", lambda model: True)
     model = MixesExamples(nn.Linear(4, 2))
     with pytest.raises(UnsupportedModuleError, match="cannot tell examples apart at"):
         GradientSketch(model, 1e-3, generator(), observable=plain)(model, {"input": torch.randn(1, 4)})
@@ -672,7 +672,7 @@ def test_where_weights_are_gathered_for_one_backward_pass_each_has_a_forward_pas
     expected = rows()
     assert passes == [4, 0, 0, 3, 3], "six examples apart, the use of weights twice, and each batch"
     for name in ("is_zero3", "is_sharded"):
-        monkeypatch.setattr(f"hf_noise_al.gradient_sketch.{name}", lambda of: True)
+        monkeypatch.setattr(f"hf_noise_al.noise.gradient_sketch.sketch.{name}", lambda of: True)
     assert torch.equal(rows(), expected)
     assert passes == [1] * (MOST_CHECKS + 3 + 3)
 

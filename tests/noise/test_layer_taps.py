@@ -7,7 +7,7 @@ import torch
 from acquisition_contract import generator
 from torch import Tensor, nn
 
-from hf_noise_al.layer_taps import LayerTaps, UnsupportedModuleError
+from hf_noise_al.noise.gradient_sketch.layer_taps import LayerTaps, UnsupportedModuleError
 
 
 def model() -> nn.Sequential:

@@ -8,9 +8,9 @@ import torch
 from tiny_run import make_trainer
 from torch import nn
 
-from hf_noise_al import memory
 from hf_noise_al.acquisition import Candidates, NoiseStability
-from hf_noise_al.memory import refuse_beyond_memory
+from hf_noise_al.noise import memory
+from hf_noise_al.noise.memory import refuse_beyond_memory
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from test_gradient_sketch import (
 from torch import Tensor, nn
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
-from hf_noise_al.gradient_sketch import GradientSketch, refuse_one_by_one_of_shards, unsupported_tensors
-from hf_noise_al.layer_taps import UnsupportedModuleError
-from hf_noise_al.observables import probabilities
-from hf_noise_al.perturbation import perturbed_tensors
+from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch, refuse_one_by_one_of_shards, unsupported_tensors
+from hf_noise_al.noise.perturbation import perturbed_tensors
+from hf_noise_al.observables.base import probabilities
 
 
 def one_by_one(model: nn.Module, **settings: Any) -> GradientSketch:

@@ -29,8 +29,8 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from hf_noise_al import perturbation
-from hf_noise_al.perturbation import check_noise_scale, full_precision, log_choice, perturbed, perturbed_tensors
+from hf_noise_al.noise import perturbation
+from hf_noise_al.noise.perturbation import check_noise_scale, full_precision, log_choice, perturbed, perturbed_tensors
 
 SCALE = 0.05
 

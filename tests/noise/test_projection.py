@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_noise_al.projection import CountSketch
+from hf_noise_al.noise.projection import CountSketch
 
 
 def rows(width: int) -> torch.Tensor:

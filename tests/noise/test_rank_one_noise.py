@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_noise_al.layer_gradients import LayerGradient, Matrices, OuterProducts, Vectors
-from hf_noise_al.rank_one_noise import RankOneNoise
+from hf_noise_al.noise.gradient_sketch.layer_rules import LayerGradient, Matrices, OuterProducts, Vectors
+from hf_noise_al.noise.gradient_sketch.rank_one_noise import RankOneNoise
 
 SHAPE = torch.Size([5, 3])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hf_noise_al.weight_use import Held, decisive, decisive_tensors, detached, used_directly
+from hf_noise_al.noise.gradient_sketch.weight_use import Held, decisive, decisive_tensors, detached, used_directly
 
 
 class Twice(nn.Module):

@@ -25,7 +25,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_noise_al.observables import (
+from hf_noise_al.observables.base import (
     default_observable,
     features,
     is_multi_label,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hf_noise_al.observables import probabilities
-from hf_noise_al.parts import ProbabilitiesOfParts, check_one_answer_each, mean_over_parts
+from hf_noise_al.observables.base import probabilities
+from hf_noise_al.observables.parts import ProbabilitiesOfParts, check_one_answer_each, mean_over_parts
 
 
 class Parts:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hf_noise_al.parts import mean_over_parts
-from hf_noise_al.pixel_observables import GRID, segmentation_map
-from hf_noise_al.uncertainty import entropy
+from hf_noise_al.acquisition.uncertainty import entropy
+from hf_noise_al.observables.parts import mean_over_parts
+from hf_noise_al.observables.pixels import GRID, segmentation_map
 
 
 class Given(nn.Module):

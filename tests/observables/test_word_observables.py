@@ -26,11 +26,11 @@ from hf_noise_al.acquisition import (  # noqa: E402
     MarginSampling,
     NoiseStability,
 )
-from hf_noise_al.fingerprint import run_fingerprint  # noqa: E402
-from hf_noise_al.observables import Observable, mean_where, probabilities  # noqa: E402
-from hf_noise_al.parts import mean_over_parts  # noqa: E402
-from hf_noise_al.uncertainty import entropy, least_confidence, margin  # noqa: E402
-from hf_noise_al.word_observables import NUM_SIGNS  # noqa: E402
+from hf_noise_al.acquisition.uncertainty import entropy, least_confidence, margin  # noqa: E402
+from hf_noise_al.observables.base import Observable, mean_where, probabilities  # noqa: E402
+from hf_noise_al.observables.parts import mean_over_parts  # noqa: E402
+from hf_noise_al.observables.words import NUM_SIGNS  # noqa: E402
+from hf_noise_al.run_folder.fingerprint import run_fingerprint  # noqa: E402
 
 CLASSES, HIDDEN = 3, 16
 SIGNS_OF_TOKEN_5 = [1.0, 1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0, -1.0, -1.0]

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_noise_al.batches import split_batch, token_batches
+from hf_noise_al.observing.batches import split_batch, token_batches
 
 LENGTHS = st.lists(st.integers(0, 40), max_size=60)
 BUDGET = st.integers(1, 200)

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from hf_noise_al.initial_set import initial_set
+from hf_noise_al.pool.initial_set import initial_set
 
 HOWS = ["random", "stratified", "balanced"]
 ROWS = list(range(100, 200))

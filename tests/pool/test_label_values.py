@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_noise_al.label_values import Classes, UnknownClass, classes_found, is_missing
+from hf_noise_al.pool.label_values import Classes, UnknownClass, classes_found, is_missing
 
 NAMES = st.one_of(
     st.text(min_size=1, max_size=8),

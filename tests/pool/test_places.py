@@ -4,7 +4,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from hf_noise_al.places import Place, Source, row_at
+from hf_noise_al.pool.places import Place, Source, row_at
 
 
 def test_a_row_is_told_with_what_is_known_of_it(tmp_path: Path) -> None:

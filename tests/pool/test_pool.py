@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hf_noise_al.pool import Annotation, Pool
+from hf_noise_al.pool.pool import Annotation, Pool
 
 
 def test_a_new_pool_is_unlabeled() -> None:

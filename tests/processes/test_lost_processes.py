@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from hf_noise_al.lost_processes import explaining_lost_processes
+from hf_noise_al.processes.lost_processes import explaining_lost_processes
 
 
 @pytest.mark.parametrize(

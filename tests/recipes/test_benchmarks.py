@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict
 
 from hf_noise_al import NoiseStability, k_center_greedy
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "recipes" / "benchmarks"
 NAMES = """
 forward finite_difference_30 gradient_sketch_30 gradient_sketch_128 gradient_sketch_512

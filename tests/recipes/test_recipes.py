@@ -17,12 +17,12 @@ from segmentation_data import make_folder
 from tiny_images import SMALL, make_images
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
-from hf_noise_al.arguments import parse
-from hf_noise_al.cli import main
-from hf_noise_al.learning_curve import LearningCurve
-from hf_noise_al.recipe import find_recipe, list_recipes
+from hf_noise_al.commands.main import main
+from hf_noise_al.experiments.learning_curve import LearningCurve
+from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.recipe import find_recipe, list_recipes
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILES = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 RECIPES = sorted(set((ROOT / "recipes").rglob("*.yaml")) - set(LAUNCH_FILES))
 NAMES = [path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in RECIPES]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-SCRIPT = Path(__file__).resolve().parent.parent / "recipes" / "benchmarks" / "selection.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "benchmarks" / "selection.py"
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from tiny_run import accuracy, assert_same_outcome, make_model, make_pool, make_
 from transformers import EvalPrediction, TrainerCallback
 
 from hf_noise_al import ActiveTrainer, ActiveTrainingArguments
-from hf_noise_al.cross_validation import deal_folds
-from hf_noise_al.history import RoundRecord
+from hf_noise_al.rounds.cross_validation import deal_folds
+from hf_noise_al.run_folder.history import RoundRecord
 
 
 def generator(seed: int = 0) -> torch.Generator:

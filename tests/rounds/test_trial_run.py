@@ -16,9 +16,10 @@ from torch import nn
 from transformers import EvalPrediction
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from hf_noise_al import ActiveTrainer, NoiseStability, cli
-from hf_noise_al.arguments import parse
-from hf_noise_al.run import prepare, train
+from hf_noise_al import ActiveTrainer, NoiseStability
+from hf_noise_al.commands import main as cli
+from hf_noise_al.commands.run import prepare, train
+from hf_noise_al.settings.arguments import parse
 
 
 def in_numbers(rows: Dataset) -> Dataset:

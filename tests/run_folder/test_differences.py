@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hf_noise_al.differences import OtherRun, refuse_differences
+from hf_noise_al.run_folder.differences import OtherRun, refuse_differences
 
 ACQUISITION = {"class": "NoiseStability", "noise_scale": "0.001", "selection": "'k_center'"}
 NOW = {"seed": 42, "optim": "adamw", "acquisition": ACQUISITION}

@@ -8,9 +8,9 @@ import torch
 from tiny_run import make_arguments, make_model
 
 from hf_noise_al import Acquisition, Candidates, CoreSet, NoiseStability, Query
-from hf_noise_al.differences import refuse_differences
-from hf_noise_al.fingerprint import describe, fingerprint_defaults, run_fingerprint
-from hf_noise_al.observables import features
+from hf_noise_al.observables.base import features
+from hf_noise_al.run_folder.differences import refuse_differences
+from hf_noise_al.run_folder.fingerprint import describe, fingerprint_defaults, run_fingerprint
 
 
 def fingerprint(folder: Path, acquisition: Acquisition | None = None, **arguments: object) -> dict[str, object]:

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, asdict
 
 import pytest
 
-from hf_noise_al.history import RoundRecord
+from hf_noise_al.run_folder.history import RoundRecord
 
 
 def test_a_record_goes_through_json_and_cannot_be_changed() -> None:

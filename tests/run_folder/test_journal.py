@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al.files import append_at
-from hf_noise_al.journal import Journal
-from hf_noise_al.pool import Annotation
+from hf_noise_al.files.atomic import append_at
+from hf_noise_al.pool.pool import Annotation
+from hf_noise_al.run_folder.journal import Journal
 
 NOTES = [Annotation(4, 1, 0), Annotation(2, [0.5, 1.0], 1, 0.25), Annotation(0, "é\u2028", 1, given=True)]
 

@@ -10,8 +10,8 @@ from huggingface_hub import ModelCard
 from tiny_run import make_trainer
 
 from hf_noise_al import NoiseStability
-from hf_noise_al.history import RoundRecord
-from hf_noise_al.model_card import _code, _command, _literal, rounds_table, rows_notes
+from hf_noise_al.run_folder.history import RoundRecord
+from hf_noise_al.run_folder.model_card import _code, _command, _literal, rounds_table, rows_notes
 
 
 def test_the_card_tells_data_budget_acquisition_curve_and_settings(

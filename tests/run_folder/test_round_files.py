@@ -9,8 +9,8 @@ from tiny_run import make_trainer
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from hf_noise_al import round_files
-from hf_noise_al.round_files import RoundFiles
+from hf_noise_al.run_folder import round_files
+from hf_noise_al.run_folder.round_files import RoundFiles
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al import run_lock
-from hf_noise_al.run_lock import HOLDER_FILE, RunLock
+from hf_noise_al.run_folder import run_lock
+from hf_noise_al.run_folder.run_lock import HOLDER_FILE, RunLock
 
 HOLD = """
 import os, sys, time

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from hf_noise_al.history import RoundRecord
-from hf_noise_al.journal import JOURNAL_FILE
-from hf_noise_al.pool import Annotation, Pool
-from hf_noise_al.state import (
+from hf_noise_al.pool.pool import Annotation, Pool
+from hf_noise_al.run_folder.history import RoundRecord
+from hf_noise_al.run_folder.journal import JOURNAL_FILE
+from hf_noise_al.run_folder.state import (
     STATE_FILE,
     VERSION,
     ActiveState,

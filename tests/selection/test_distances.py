@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_noise_al import distances
-from hf_noise_al.distances import largest_entry, lower, scale_factors, scaled, squared_distances
+from hf_noise_al.selection import distances
+from hf_noise_al.selection.distances import largest_entry, lower, scale_factors, scaled, squared_distances
 
 
 def generator(seed: int = 0) -> torch.Generator:

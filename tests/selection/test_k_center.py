@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hf_noise_al import distances, k_center
-from hf_noise_al.k_center import LazyDistances, choose, leading
-from hf_noise_al.selection import k_center_greedy
+from hf_noise_al.selection import distances, k_center
+from hf_noise_al.selection.choosing import k_center_greedy
+from hf_noise_al.selection.k_center import LazyDistances, choose, leading
 
 KINDS = (
     "normal",

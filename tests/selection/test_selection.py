@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hf_noise_al.selection import (
+from hf_noise_al.selection.choosing import (
     SelectionName,
     check_finite,
     check_size,

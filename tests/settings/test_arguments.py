@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from hf_noise_al import ActiveTrainingArguments
-from hf_noise_al.arguments import parse
-from hf_noise_al.recipe import InvalidArgument
+from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.recipe import InvalidArgument
 
 BASE = "model_name_or_path: some/model\ndataset_name: some/data\n"
 

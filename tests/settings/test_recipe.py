@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al import recipe
-from hf_noise_al.recipe import InvalidArgument, did_you_mean, find_recipe, list_recipes, read_recipe
+from hf_noise_al.settings import recipe
+from hf_noise_al.settings.recipe import InvalidArgument, did_you_mean, find_recipe, list_recipes, read_recipe
 
 
 def write(tmp_path: Path, text: str) -> Path:

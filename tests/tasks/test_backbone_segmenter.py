@@ -15,10 +15,15 @@ from transformers import (
     SegformerConfig,
 )
 
-from hf_noise_al.arguments import ModelArguments
-from hf_noise_al.loading import model_factory
-from hf_noise_al.tasks.backbone_segmenter import AutoSegmenter, BackboneSegmenter, BackboneSegmenterConfig, with_head
-from hf_noise_al.tasks.mask_targets import MaskTargets
+from hf_noise_al.loading.loading import model_factory
+from hf_noise_al.settings.arguments import ModelArguments
+from hf_noise_al.tasks.masks.backbone_segmenter import (
+    AutoSegmenter,
+    BackboneSegmenter,
+    BackboneSegmenterConfig,
+    with_head,
+)
+from hf_noise_al.tasks.masks.mask_targets import MaskTargets
 
 HEAD = MaskTargets(class_names=NAMES, values=(0, 1, 2)).head()
 WITHOUT_HEAD = ("resnet", "convnext", "vit", "mobilenet_v1")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import EvalPrediction
 
-from hf_noise_al.tasks import entities as module
-from hf_noise_al.tasks.entities import choose_classes, entities, load_word_metrics, measure_entities
-from hf_noise_al.tasks.tags import TAGS, TagTargets
+from hf_noise_al.tasks.words import entities as module
+from hf_noise_al.tasks.words.entities import choose_classes, entities, load_word_metrics, measure_entities
+from hf_noise_al.tasks.words.tags import TAGS, TagTargets
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 TARGETS = TagTargets(TAGS, NAMES)

@@ -28,10 +28,10 @@ from transformers import (
     set_seed,
 )
 
-from hf_noise_al.arguments import DataArguments, ModelArguments
-from hf_noise_al.cli import main
-from hf_noise_al.learning_curve import LearningCurve
-from hf_noise_al.loading import load_image_processor
+from hf_noise_al.commands.main import main
+from hf_noise_al.experiments.learning_curve import LearningCurve
+from hf_noise_al.loading.loading import load_image_processor
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 
 STORED = Features({"image": Image(), "label": Value("int64")})
 

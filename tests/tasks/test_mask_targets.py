@@ -12,15 +12,15 @@ from datasets import Sequence as SequenceFeature
 from segmentation_data import NAMES, VALUE_OF_VOID, make_scenes
 from transformers import PretrainedConfig
 
-from hf_noise_al.arguments import DataArguments
-from hf_noise_al.tasks.mask_targets import (
+from hf_noise_al.settings.arguments import DataArguments
+from hf_noise_al.tasks.masks.mask_targets import (
     MaskTargets,
     answers_as_masks,
     read_mask_classes,
     trained_mask_classes,
     with_masks,
 )
-from hf_noise_al.tasks.masks import VOID, decode_mask, encode_mask
+from hf_noise_al.tasks.masks.masks import VOID, decode_mask, encode_mask
 
 TARGETS = MaskTargets(class_names=NAMES, values=(0, 1, 2), void=(VALUE_OF_VOID,), image_column="image")
 

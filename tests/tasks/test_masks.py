@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 import torch
 
-from hf_noise_al.tasks.masks import (
+from hf_noise_al.tasks.masks.masks import (
     VOID,
     decode_mask,
     decoded_image,

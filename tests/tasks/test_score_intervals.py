@@ -8,7 +8,7 @@ from scipy import stats
 from transformers import EvalPrediction
 
 from hf_noise_al.tasks import Targets
-from hf_noise_al.tasks.entities import load_word_metrics
+from hf_noise_al.tasks.masks.segmentation_metrics import load_segmentation_metrics
 from hf_noise_al.tasks.metrics import load_metrics
 from hf_noise_al.tasks.score_intervals import (
     draw_classes,
@@ -21,8 +21,8 @@ from hf_noise_al.tasks.score_intervals import (
     recall,
     spearman_interval,
 )
-from hf_noise_al.tasks.segmentation_metrics import load_segmentation_metrics
 from hf_noise_al.tasks.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_noise_al.tasks.words.entities import load_word_metrics
 
 TWO = Targets(SINGLE_LABEL, ("no", "yes"))
 THREE = Targets(SINGLE_LABEL, ("a", "b", "c"))

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
-from hf_noise_al.arguments import ModelArguments
-from hf_noise_al.gradient_sketch import unsupported_tensors
-from hf_noise_al.loading import load_model_config, model_factory
-from hf_noise_al.observables import Observable, features, probabilities
-from hf_noise_al.selection import row_norms
+from hf_noise_al.loading.loading import load_model_config, model_factory
+from hf_noise_al.noise.gradient_sketch.sketch import unsupported_tensors
+from hf_noise_al.observables.base import Observable, features, probabilities
+from hf_noise_al.selection.choosing import row_norms
+from hf_noise_al.settings.arguments import ModelArguments
 
 each_network = pytest.mark.parametrize("model_type", list(SMALL))
 CHANNELS = 2

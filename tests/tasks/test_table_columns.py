@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_noise_al.arguments import DataArguments
-from hf_noise_al.loading import load_data
+from hf_noise_al.loading.loading import load_data
+from hf_noise_al.settings.arguments import DataArguments
 from hf_noise_al.tasks import TASKS
-from hf_noise_al.tasks.table_columns import table_columns, trained_columns
-from hf_noise_al.tasks.tabular_processor import TabularProcessor
+from hf_noise_al.tasks.tables.table_columns import table_columns, trained_columns
+from hf_noise_al.tasks.tables.tabular_processor import TabularProcessor
 
 ROWS = 40
 SHUFFLED = np.random.default_rng(0).permutation(ROWS).tolist()

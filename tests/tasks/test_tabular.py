@@ -11,14 +11,14 @@ from datasets import Dataset, Features, Value
 from transformers import BertConfig
 
 from hf_noise_al import ActiveTrainer
-from hf_noise_al.arguments import DataArguments, ModelArguments, parse
-from hf_noise_al.cli import main
-from hf_noise_al.learning_curve import LearningCurve
-from hf_noise_al.run import prepare
-from hf_noise_al.state import ActiveState
+from hf_noise_al.commands.main import main
+from hf_noise_al.commands.run import prepare
+from hf_noise_al.experiments.learning_curve import LearningCurve
+from hf_noise_al.run_folder.state import ActiveState
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments, parse
 from hf_noise_al.tasks import TASKS, Prepared
-from hf_noise_al.tasks.tabular_model import TabularMLPForPrediction
-from hf_noise_al.tasks.tabular_processor import TabularProcessor
+from hf_noise_al.tasks.tables.tabular_model import TabularMLPForPrediction
+from hf_noise_al.tasks.tables.tabular_processor import TabularProcessor
 
 REGRESSION, CLASSES = TASKS["tabular_regression"], TASKS["tabular_classification"]
 MLP = {"model_type": "tabular_mlp", "hidden_sizes": [8, 4]}

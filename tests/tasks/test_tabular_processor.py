@@ -12,8 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from transformers import AutoFeatureExtractor
 
-from hf_noise_al.tasks.tabular_model import TabularMLPConfig
-from hf_noise_al.tasks.tabular_processor import TabularProcessor
+from hf_noise_al.tasks.tables.tabular_model import TabularMLPConfig
+from hf_noise_al.tasks.tables.tabular_processor import TabularProcessor
 
 TABLE: dict[str, list[Any]] = {
     "area": [1.1, None, 7.3, 0.2, float("nan")],

@@ -13,10 +13,10 @@ from datasets import Sequence as SequenceFeature
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from hf_noise_al import ActiveTrainer, ActiveTrainingArguments, features, probabilities
-from hf_noise_al.arguments import DataArguments, ModelArguments
-from hf_noise_al.loading import load_image_processor, model_factory
+from hf_noise_al.loading.loading import load_image_processor, model_factory
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 from hf_noise_al.tasks import TASKS, Prepared
-from hf_noise_al.tasks.image_classification import as_image
+from hf_noise_al.tasks.images.image_classification import as_image
 from hf_noise_al.tasks.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 TEXTS = ["a good film", "a bad book", "the dog was very good", "poor cat"]

@@ -10,11 +10,11 @@ from datasets import ClassLabel, Dataset, Features, Value
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
-from hf_noise_al.arguments import DataArguments, parse
-from hf_noise_al.cli import main
-from hf_noise_al.run import prepare
+from hf_noise_al.commands.main import main
+from hf_noise_al.commands.run import prepare
+from hf_noise_al.settings.arguments import DataArguments, parse
 from hf_noise_al.tasks import TASKS, Prepared
-from hf_noise_al.tasks.text import padding_collator
+from hf_noise_al.tasks.text.tokens import padding_collator
 
 END = "<|endoftext|>"
 ALPHABET = {symbol: number for number, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}

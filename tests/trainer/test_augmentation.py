@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 
 import hf_noise_al.trainer
-from hf_noise_al.arguments import DataArguments
 from hf_noise_al.augmentation import ImageAugmentation, batch_generator, crop_at_random, flip_at_random
-from hf_noise_al.recipe import InvalidArgument
+from hf_noise_al.settings.arguments import DataArguments
+from hf_noise_al.settings.recipe import InvalidArgument
 from hf_noise_al.tasks import TASKS
-from hf_noise_al.tasks.image_classification import image_augmentation
+from hf_noise_al.tasks.images.image_classification import image_augmentation
 
 BOTH = ImageAugmentation(flip=True, crop_padding=2)
 SETTINGS: dict[str, Any] = {"num_rounds": 2, "num_train_epochs": 2, "acquisition_kwargs": {"num_projections": 16}}

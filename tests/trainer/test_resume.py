@@ -19,10 +19,11 @@ from tiny_run import Oracle, assert_same_outcome, make_model, make_pool, make_tr
 from torch import nn
 from transformers import TrainerCallback
 
-from hf_noise_al import ActiveTrainer, ActiveTrainerCallback, round_files
-from hf_noise_al.gradient_sketch import GradientSketch
-from hf_noise_al.observables import features, probabilities
-from hf_noise_al.state import ActiveState
+from hf_noise_al import ActiveTrainer, ActiveTrainerCallback
+from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch
+from hf_noise_al.observables.base import features, probabilities
+from hf_noise_al.run_folder import round_files
+from hf_noise_al.run_folder.state import ActiveState
 
 SETTINGS: dict[str, Any] = {"num_rounds": 2, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 2}
 
@@ -458,7 +459,7 @@ def test_the_state_file_is_plain_and_versioned(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".active*")), "no temporary file is left"
 
 
-STORED = Path(__file__).parent / "stored_runs"
+STORED = Path(__file__).parents[1] / "stored_runs"
 
 
 @pytest.mark.parametrize("release", [path.parent.name for path in sorted(STORED.glob("*/expected.json"))])

@@ -28,7 +28,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from hf_noise_al import ActiveTrainer, ActiveTrainerCallback, HeldOutLabels, LabelFile, NoiseStability
 from hf_noise_al.acquisition import ACQUISITIONS
-from hf_noise_al.observables import features
+from hf_noise_al.observables.base import features
 
 
 def with_labels(pool: Dataset, labels: list[Any], kind: str) -> Dataset:

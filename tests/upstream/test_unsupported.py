@@ -14,7 +14,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer
 
 from hf_noise_al import ActiveTrainer, ActiveTrainingArguments
-from hf_noise_al.unsupported import refuse_unsupported
+from hf_noise_al.upstream.unsupported import refuse_unsupported
 
 
 def test_data_parallel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_an_optimizer_or_a_schedule_that_cannot_be_made_is_refused(
 def test_what_upstream_looks_at_only_when_a_round_trains_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr("hf_noise_al.unsupported.is_liger_kernel_available", lambda: False)
+    monkeypatch.setattr("hf_noise_al.upstream.unsupported.is_liger_kernel_available", lambda: False)
     made = {name: value for name, value in arguments.items() if name in ActiveTrainingArguments.__dataclass_fields__}
     trainer = make_trainer(tmp_path)
     for name, value in {**arguments, **vars(make_arguments(tmp_path, **made))}.items():

@@ -10,7 +10,7 @@ from tiny_models import NAMES, build
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hf_noise_al.weight_files import load_weights, save_weights
+from hf_noise_al.upstream.weight_files import load_weights, save_weights
 
 USUAL = [
     *(("text", name) for name in ("bert", "gpt2", "mixtral", "qwen3_moe", "esm", "t5", "deberta-v2", "gemma3")),

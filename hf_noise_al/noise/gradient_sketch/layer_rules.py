@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .sharding import class_name, global_shape
+from ...processes.sharded_weights import class_name, global_shape
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 _OWN_FORWARD = (nn.Linear, nn.Embedding, nn.Conv2d, *_NORMS)

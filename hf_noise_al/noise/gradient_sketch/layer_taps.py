@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .layer_gradients import layer_input
+from .layer_rules import layer_input
 from .weight_use import Held
 
 See: TypeAlias = Callable[[nn.Module, dict[str, str], Tensor, Tensor], None]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .layer_gradients import LayerGradient, Vectors
-from .perturbation import tensor_generator
+from ...processes.generators import named_generator
+from .layer_rules import LayerGradient, Vectors
 
 BLOCK = 4
 """Noises come in blocks of BLOCK x BLOCK: each of BLOCK row vectors with each of BLOCK column vectors."""
@@ -35,7 +35,7 @@ class RankOneNoise:
 
     def _draw(self, name: str, direction: int, sizes: list[tuple[int, int]], like: Tensor) -> tuple[Tensor, ...]:
         if (name, direction) not in self._drawn:
-            generator = tensor_generator(self.seed, f"{name}/{direction}")
+            generator = named_generator(self.seed, f"{name}/{direction}")
             wide = like.dtype if like.dtype == torch.float64 else torch.float32
             drawn = (torch.randn(size, generator=generator) for size in sizes)
             self._drawn[name, direction] = tuple(noise.to(like.device, wide) for noise in drawn)

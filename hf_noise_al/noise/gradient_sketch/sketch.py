@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .layer_gradients import LayerGradient, Matrices, Vectors, layer_gradient, why_unsupported
+from ...observables.base import Observable, is_multi_label, probabilities
+from ...processes.generators import named_generator
+from ...processes.sharded_weights import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
+from ..perturbation import check_noise_scale, perturbed_tensors
+from .layer_rules import LayerGradient, Matrices, Vectors, layer_gradient, why_unsupported
 from .layer_taps import LayerTaps, UnsupportedModuleError, cannot_tell_apart, ignore
-from .observables import Observable, is_multi_label, probabilities
-from .perturbation import check_noise_scale, perturbed_tensors, tensor_generator
 from .rank_one_noise import RankOneNoise
-from .sharding import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
 from .weight_use import decisive, decisive_tensors, detached, requiring_gradients, used_directly
 
 MOST_CHECKS = 6
@@ -80,7 +81,7 @@ class GradientSketch:
         model: In the precision that it is to run in.
         noise_scale: Length of the noise on each tensor relative to the tensor's.
         generator: CPU generator; exactly one number is drawn.
-        parameter_filter: Which tensors, see `hf_noise_al.perturbation.perturbed_tensors`.
+        parameter_filter: Which tensors, see `hf_noise_al.noise.perturbation.perturbed_tensors`.
         observable: What is differentiated: ``(model, inputs) -> (B, D)``.
         num_projections: Width of a row.
         num_output_projections: Most output directions.
@@ -281,7 +282,7 @@ class GradientSketch:
             if width - constant_sum <= most:
                 directions = _orthogonal_to_ones(width) if constant_sum else torch.eye(width, dtype=torch.float64)
             else:
-                source = tensor_generator(self.seed, "output directions")
+                source = named_generator(self.seed, "output directions")
                 signs = torch.randint(0, 2, (most, width), generator=source)
                 directions = (2.0 * signs.double() - 1) / math.sqrt(most)
             self._directions = directions.to(outputs.device, outputs.dtype)

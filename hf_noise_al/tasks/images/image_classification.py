@@ -10,15 +10,18 @@ import PIL.Image
 from datasets import Array3D, Dataset, Features, Image
 from transformers import AutoModelForImageClassification
 
-from ..arguments import DataArguments, ModelArguments
-from ..augmentation import ImageAugmentation
-from ..loading import load_image_processor
-from ..observables import probabilities
-from ..places import row_at
-from . import small_convnets, small_resnet  # noqa: F401  # recipes name their types
-from .base import Collator, Prepared, Task, stack_column
-from .columns import find_image_column
-from .targets import CLASSES, MULTI_LABEL, SINGLE_LABEL
+from ...augmentation import ImageAugmentation
+from ...loading.loading import load_image_processor
+from ...observables.base import probabilities
+from ...pool.places import row_at
+from ...settings.arguments import DataArguments, ModelArguments
+from ..base import Collator, Prepared, Task, stack_column
+from ..columns import find_image_column
+from ..targets import CLASSES, MULTI_LABEL, SINGLE_LABEL
+from . import (
+    small_convnets,  # noqa: F401  # recipes name their types
+    small_resnet,  # noqa: F401  # recipes name their types
+)
 
 
 def image_columns(dataset: Dataset, arguments: DataArguments, label_column: str) -> tuple[str, ...]:

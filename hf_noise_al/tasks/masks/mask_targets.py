@@ -12,14 +12,14 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 from transformers.utils import logging
 
-from ..arguments import DataArguments
-from ..labeled_split import item_feature
-from ..places import row_at
-from ..pool import Label
-from .columns import find_image_column
-from .image_classification import as_stored
+from ...pool.labeled_split import item_feature
+from ...pool.places import row_at
+from ...pool.pool import Label
+from ...settings.arguments import DataArguments
+from ..columns import find_image_column
+from ..images.image_classification import as_stored
+from ..targets import LabelKind, Targets, by_place, with_label_column
 from .masks import VOID, Mask, decode_mask, encode_mask, is_encoded, open_image, place_of, read_mask
-from .targets import LabelKind, Targets, by_place, with_label_column
 
 logger = logging.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class MaskTargets(Targets):
 
     @property
     def feature(self) -> Any:
-        """Return the feature of the column ``labels``: masks as text, see `hf_noise_al.tasks.masks.encode_mask`."""
+        """Return the feature of the column ``labels``: masks as text, see `masks.encode_mask`."""
         return Value("string")
 
     def head(self) -> dict[str, Any]:

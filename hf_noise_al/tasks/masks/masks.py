@@ -17,8 +17,8 @@ from datasets import Image
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..places import row_at
-from .image_classification import as_image
+from ...pool.places import row_at
+from ..images.image_classification import as_image
 
 Mask: TypeAlias = NDArray[np.int64]
 """(height, width): a number for every pixel."""

@@ -11,14 +11,14 @@ import torch
 from datasets import Dataset, Features, Image
 from transformers.utils import logging
 
-from ..arguments import DataArguments, ModelArguments
-from ..loading import load_image_processor, load_model_config, plain_image_processor
-from ..pixel_observables import segmentation_map
-from ..pool import Label
+from ...loading.loading import load_image_processor, load_model_config, plain_image_processor
+from ...observables.pixels import segmentation_map
+from ...pool.pool import Label
+from ...settings.arguments import DataArguments, ModelArguments
+from ..base import ONE_CLASS_EACH, Collator, Prepared, Task
+from ..columns import find_image_column
+from ..images.image_classification import as_stored, image_columns, image_mode, in_mode, process_images, require_images
 from .backbone_segmenter import AutoSegmenter
-from .base import ONE_CLASS_EACH, Collator, Prepared, Task
-from .columns import find_image_column
-from .image_classification import as_stored, image_columns, image_mode, in_mode, process_images, require_images
 from .mask_targets import MASKS, SEMANTIC_SEGMENTATION, answers_as_masks
 from .masks import decode_mask, decoded_image, flatten_masks, open_image, place_of
 from .segmentation_metrics import count_pixels, load_segmentation_metrics, segmentation_loss

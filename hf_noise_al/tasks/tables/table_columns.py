@@ -12,11 +12,11 @@ from datasets import ClassLabel, Dataset, Value
 from numpy.typing import NDArray
 from transformers.utils import logging
 
-from ..arguments import DataArguments
-from ..labeled_split import LABEL_COLUMNS
-from ..recipe import did_you_mean
-from ..shown_text import listed, one_line
-from .columns import require_column
+from ...files.shown_text import listed, one_line
+from ...pool.labeled_split import LABEL_COLUMNS
+from ...settings.arguments import DataArguments
+from ...settings.recipe import did_you_mean
+from ..columns import require_column
 from .tabular_processor import TabularProcessor, as_categories
 
 logger = logging.get_logger(__name__)

@@ -9,16 +9,16 @@ from datasets import Dataset, Features, Value
 from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
-from ..arguments import DataArguments, ModelArguments
-from ..loading import load_model_config
-from ..observables import features, probabilities
-from ..shown_text import listed
-from .base import CLASSES_ALONE, Collator, Task, stack_column
+from ...files.shown_text import listed
+from ...loading.loading import load_model_config
+from ...observables.base import features, probabilities
+from ...settings.arguments import DataArguments, ModelArguments
+from ..base import CLASSES_ALONE, Collator, Task, stack_column
+from ..targets import CLASSES, MULTI_LABEL, NUMBERS, REGRESSION, SINGLE_LABEL
 from .table_columns import INPUT, is_category, is_number, table_columns, trained_columns
 from .tabular_model import TabularMLPConfig, TabularMLPForPrediction
 from .tabular_processor import TabularProcessor, as_numbers
 from .target_scale import ScaleTargets
-from .targets import CLASSES, MULTI_LABEL, NUMBERS, REGRESSION, SINGLE_LABEL
 
 logger = logging.get_logger(__name__)
 

@@ -14,8 +14,8 @@ from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 
+from ..targets import MULTI_LABEL, REGRESSION
 from .target_scale import TargetScale
-from .targets import MULTI_LABEL, REGRESSION
 
 
 class TabularMLPConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
@@ -113,7 +113,7 @@ class TabularMLPForPrediction(TabularMLPPreTrainedModel):
     """A `TabularMLPModel` with an output layer, for classes or numbers as ``config.problem_type`` says.
 
     For numbers the loss is the squared error on scaled targets. Who trains sets the scale, from the labels that are
-    known: `hf_noise_al.tasks.target_scale.ScaleTargets` does in each round.
+    known: `hf_noise_al.tasks.tables.target_scale.ScaleTargets` does in each round.
     """
 
     def __init__(self, config: TabularMLPConfig) -> None:

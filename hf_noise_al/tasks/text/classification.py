@@ -2,11 +2,11 @@
 
 from transformers import AutoModelForSequenceClassification
 
-from ..observables import probabilities
-from .base import Task
-from .columns import require_texts
-from .targets import CLASSES, MULTI_LABEL, SINGLE_LABEL
-from .text import padding_collator, text_columns, text_processor, tokenize
+from ...observables.base import probabilities
+from ..base import Task
+from ..columns import require_texts
+from ..targets import CLASSES, MULTI_LABEL, SINGLE_LABEL
+from .tokens import padding_collator, text_columns, text_processor, tokenize
 
 TEXT_CLASSIFICATION = Task(
     name="text_classification",

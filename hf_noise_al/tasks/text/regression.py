@@ -2,11 +2,11 @@
 
 from transformers import AutoModelForSequenceClassification
 
-from ..observables import features
-from .base import CLASSES_ALONE, Task
-from .columns import require_texts
-from .targets import NUMBERS, REGRESSION
-from .text import padding_collator, text_columns, text_processor, tokenize
+from ...observables.base import features
+from ..base import CLASSES_ALONE, Task
+from ..columns import require_texts
+from ..targets import NUMBERS, REGRESSION
+from .tokens import padding_collator, text_columns, text_processor, tokenize
 
 TEXT_REGRESSION = Task(
     name="text_regression",

@@ -10,11 +10,11 @@ from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..arguments import DataArguments, ModelArguments
-from ..loading import load_tokenizer
-from ..shown_text import listed
-from .base import Collator
-from .columns import find_text_columns
+from ...files.shown_text import listed
+from ...loading.loading import load_tokenizer
+from ...settings.arguments import DataArguments, ModelArguments
+from ..base import Collator
+from ..columns import find_text_columns
 
 logger = logging.get_logger(__name__)
 

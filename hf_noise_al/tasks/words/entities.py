@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import EvalPrediction
 from transformers.utils import logging
 
-from ..intervals import Interval
-from ..recipe import did_you_mean
-from .metrics import diverged
-from .score_intervals import RATIOS, draw_counts, interval_of, recall
-from .targets import Targets
+from ...measuring.intervals import Interval
+from ...settings.recipe import did_you_mean
+from ..metrics import diverged
+from ..score_intervals import RATIOS, draw_counts, interval_of, recall
+from ..targets import Targets
 from .words import NO_TAG
 
 logger = logging.get_logger(__name__)

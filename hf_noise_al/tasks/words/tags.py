@@ -10,13 +10,13 @@ from datasets import ClassLabel, Dataset
 from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
-from ..arguments import DataArguments
-from ..label_reader import classes_of_config, parse_tags
-from ..label_values import UnknownClass, in_order, is_missing
-from ..labeled_split import declared_classes
-from ..places import row_at
-from ..shown_text import listed
-from .targets import LabelKind, Outside, Targets, by_place, tidy_names, with_label_column
+from ...files.shown_text import listed
+from ...pool.label_reader import classes_of_config, parse_tags
+from ...pool.label_values import UnknownClass, in_order, is_missing
+from ...pool.labeled_split import declared_classes
+from ...pool.places import row_at
+from ...settings.arguments import DataArguments
+from ..targets import LabelKind, Outside, Targets, by_place, tidy_names, with_label_column
 
 logger = logging.get_logger(__name__)
 

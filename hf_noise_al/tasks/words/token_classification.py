@@ -2,8 +2,8 @@
 
 from transformers import AutoModelForTokenClassification
 
-from ..word_observables import word_probabilities
-from .base import ONE_CLASS_EACH, Task
+from ...observables.words import word_probabilities
+from ..base import ONE_CLASS_EACH, Task
 from .entities import choose_classes, load_word_metrics
 from .tags import TAGS, WORD_TAGS
 from .words import (

@@ -11,15 +11,15 @@ from datasets import Dataset, Value
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..arguments import DataArguments, ModelArguments
-from ..labeled_split import NUM_WORDS, item_feature
-from ..loading import load_tokenizer
-from ..observables import WORD_STARTS
-from ..places import row_at
-from ..shown_text import listed
-from .base import Collator
-from .columns import require_column
-from .text import lengths, padding_collator
+from ...files.shown_text import listed
+from ...loading.loading import load_tokenizer
+from ...observables.base import WORD_STARTS
+from ...pool.labeled_split import NUM_WORDS, item_feature
+from ...pool.places import row_at
+from ...settings.arguments import DataArguments, ModelArguments
+from ..base import Collator
+from ..columns import require_column
+from ..text.tokens import lengths, padding_collator
 
 logger = logging.get_logger(__name__)
 

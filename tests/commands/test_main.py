@@ -18,9 +18,10 @@ from datasets import Dataset
 from tiny_run import read_state
 from tqdm import tqdm
 
-from hf_noise_al import ActiveTrainer, cli
-from hf_noise_al.learning_curve import LearningCurve
-from hf_noise_al.recipe import InvalidArgument
+from hf_noise_al import ActiveTrainer
+from hf_noise_al.commands import main as cli
+from hf_noise_al.experiments.learning_curve import LearningCurve
+from hf_noise_al.settings.recipe import InvalidArgument
 
 ROUND_FILES = {"README.md", "active_state.json", "config.json", "learning_curve.json", "learning_curve.png"}
 
@@ -319,7 +320,7 @@ def test_wrong_input_is_one_clear_message_and_exit_code_2(
 def test_a_folder_of_a_repeat_that_cannot_be_written_is_refused_before_the_first_is_trained(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hf_noise_al.run.train", lambda job: pytest.fail("trained"))
+    monkeypatch.setattr("hf_noise_al.commands.run.train", lambda job: pytest.fail("trained"))
     (recipe.parent / "out").mkdir()
     (recipe.parent / "out" / "random-seed-1").write_text("")
     assert cli.main(["run", str(recipe), "--acquisition", "random", "--seeds", "0", "1"]) == 2
@@ -446,7 +447,7 @@ def test_ends_without_a_connection_to_other_processes() -> None:
 def test_recipes_lists_each_with_its_first_line(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hf_noise_al.recipe.recipe_folder", lambda: recipe.parent)
+    monkeypatch.setattr("hf_noise_al.settings.recipe.recipe_folder", lambda: recipe.parent)
     assert cli.main(["recipes"]) == 0
     assert capsys.readouterr().out == "tiny  A tiny run.\n"
 

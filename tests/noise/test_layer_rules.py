@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hf_noise_al.layer_gradients import Vectors, layer_gradient, why_unsupported
+from hf_noise_al.noise.gradient_sketch.layer_rules import Vectors, layer_gradient, why_unsupported
 
 SIZE = 3
 

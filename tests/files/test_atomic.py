@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al.files import append_at, set_aside, write_atomically
+from hf_noise_al.files.atomic import append_at, set_aside, write_atomically
 
 
 def test_writing_makes_folders_and_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from tiny_run import collate, make_model, make_pool, make_trainer
 from torch import Tensor, nn
 from torch._utils import ExceptionWrapper
 
-from hf_noise_al import observation
-from hf_noise_al.gradient_sketch import GradientSketch
-from hf_noise_al.layer_taps import UnsupportedModuleError
-from hf_noise_al.observables import probabilities
-from hf_noise_al.observation import Observer, untouched_random_state
+from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch
+from hf_noise_al.observables.base import probabilities
+from hf_noise_al.observing import observer as observation
+from hf_noise_al.observing.observer import Observer, untouched_random_state
 
 
 def make_observer(
@@ -111,7 +111,7 @@ class Slow:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr("hf_noise_al.observation.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("hf_noise_al.observing.observer.time.perf_counter", lambda: self.now)
 
     def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         self.now += inputs["input_ids"].numel()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_noise_al.selection import check_finite, k_center_greedy
-from hf_noise_al.shard import Shard
+from hf_noise_al.processes.row_shards import Shard
+from hf_noise_al.selection.choosing import check_finite, k_center_greedy
 
 
 def whole(size: int) -> Shard:
