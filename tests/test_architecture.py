@@ -26,7 +26,7 @@ LAYERS: list[dict[str, str]] = [
         "annotators": "",
         "observing": "accelerate datasets numpy pyarrow torch transformers",
     },
-    {"measuring": "datasets transformers", "training_args": "transformers"},
+    {"measuring": "datasets transformers", "testing": "numpy pytest torch", "training_args": "transformers"},
     {"callbacks": "transformers", "experiments": "matplotlib numpy scipy", "settings": "transformers yaml"},
     {
         "loading": "PIL datasets numpy pandas pyarrow sklearn torch transformers",
@@ -64,6 +64,7 @@ TESTED_WITH = {
     **dict.fromkeys(("commands.compare", "commands.console", "commands.query", "refusals"), "main"),
     **dict.fromkeys(("commands.prepare", "commands.existing_runs", "commands.run_curve"), "run"),
     "settings.parsing": "arguments",
+    "testing": "acquisition",
 }
 """Modules that are tested in the file of another."""
 TESTS = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
