@@ -18,7 +18,7 @@ PACKAGE = ROOT / "hf_noise_al"
 # are all that they may import from outside; where none is named, that is the standard library alone.
 LAYERS: list[dict[str, str]] = [
     {"refusals": ""},
-    {"files": "", "processes": "torch", "augmentation": "torch"},
+    {"files": "", "processes": "torch", "augmentation": "torch", "plugins": ""},
     {"pool": "datasets numpy pyarrow torch", "observables": "torch", "selection": "torch"},
     {"noise": "torch", "exchange": "datasets"},
     {
