@@ -15,7 +15,8 @@ from transformers.utils import logging
 
 from ..files.atomic import sync_folder, write_atomically
 from ..files.checksums import check_folder, write_checksums
-from ..upstream.trainer import SECONDS_FILE, UpstreamTrainer
+from ..upstream.saving import SECONDS_FILE
+from ..upstream.trainer import UpstreamTrainer
 from ..upstream.weight_files import check_weights, load_weights, save_weights
 from .state import ActiveState
 

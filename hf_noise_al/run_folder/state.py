@@ -38,6 +38,10 @@ class PendingQuery:
     asked: int
     """How many rows were asked for."""
 
+    def is_query_of(self, number: int, size: int) -> bool:
+        """Return whether this is what a query for `size` rows in round `number` would choose again."""
+        return (self.round, self.asked, len(self.rows)) == (number, size, size) and None not in self.scores
+
     def without(self, rows: Collection[int]) -> PendingQuery | None:
         """Return what is left when `rows` are answered; None where nothing is."""
         answered = set(rows)
