@@ -63,6 +63,8 @@ TESTED_WITH = {
     **dict.fromkeys(("rounds.answers", "run_folder.stored_run"), "people_answer"),
     **dict.fromkeys(("rounds.checks", "rounds.looking", "rounds.training", "rounds.pool_trainer"), "trainer"),
     "rounds.resuming": "resume",
+    **dict.fromkeys(("run_folder.state_file", "run_folder.state_checks", "run_folder.pending_query"), "state"),
+    "files.run_names": "golden_runs",
     **dict.fromkeys(("upstream.wrapping", "upstream.saving"), "upstream"),
     "processes.generators": "augmentation",
 }

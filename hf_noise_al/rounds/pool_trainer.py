@@ -18,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..acquisition import Acquisition
 from ..annotators import Annotator, LabelFile
 from ..augmentation import Augmentation
+from ..files.run_names import CARD_FILE
 from ..measuring.evaluation_sets import name_labels
 from ..observables.base import Observable
 from ..pool.labeled_split import PoolDataset, predicts_classes
@@ -130,7 +131,7 @@ class PoolTrainer(UpstreamTrainer):
         if self.is_world_process_zero():
             card = inspect.signature(Trainer.create_model_card).bind(self, *args, **kwargs).arguments
             del card["self"]
-            path = Path(str(self.args.output_dir)) / "README.md"
+            path = Path(str(self.args.output_dir)) / CARD_FILE
             write_model_card(path, self.model, self.args, self.acquisition, self.pool.size, self.history, **card)
 
     # ---- what the parts of a round ask for ---------------------------------------------------------------------------

@@ -9,17 +9,20 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils.logging import get_logger
 
-from ..exchange.query_file import QUERIES_FOLDER, write_query_file
+from ..exchange.query_file import write_query_file
+from ..files.run_names import QUERIES_FOLDER, STATE_FILE
 from ..observables.base import WORD_STARTS
 from ..pool.label_reader import LabelReader
 from ..pool.labeled_split import NUM_WORDS, PoolDataset, is_text
 from ..pool.pool import Pool
 from ..upstream.trainer import UpstreamTrainer
 from .earlier_run import keep_earlier_run
+from .pending_query import PendingQuery
 from .round_files import RoundFiles
 from .run_lock import RunLock
 from .set_aside import write_set_aside
-from .state import STATE_FILE, ActiveState, PendingQuery, damaged
+from .state import ActiveState
+from .state_file import damaged
 
 logger = get_logger(__name__)
 

@@ -12,13 +12,10 @@ from huggingface_hub import CommitInfo
 from torch import nn
 
 from ..files.checksums import check_folder, write_checksums
+from ..files.run_names import HUB_FOLDER, SECONDS_FILE, WEIGHTS_FILE
 from ..processes.sharded_weights import is_sharded
-from .weight_files import WEIGHTS_FILE, load_weights, save_weights, whole_weights
+from .weight_files import load_weights, save_weights, whole_weights
 from .wrapping import RewrappingTrainer
-
-HUB_FOLDER = "_hub"
-SECONDS_FILE = "round_seconds.txt"
-"""In a checkpoint: the seconds that its round had taken, those of killed processes included."""
 
 
 class SavingTrainer(RewrappingTrainer):
