@@ -14,7 +14,7 @@ import pytest
 
 from hf_noise_al.commands.main import VERBS, main
 from hf_noise_al.experiments.learning_curve import LearningCurve
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import find_recipe
 
 if sys.version_info >= (3, 11):

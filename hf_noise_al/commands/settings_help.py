@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import textwrap
+from collections.abc import Sequence
 from typing import Any, get_type_hints
 
 from transformers import TrainingArguments
@@ -29,6 +30,11 @@ _OFTEN_SET = (
     "push_to_hub",
     "resume_from_checkpoint",
 )
+
+
+def wants_help(words: Sequence[str]) -> bool:
+    """Return whether a verb's `words` ask for its help."""
+    return "-h" in words or "--help" in words
 
 
 def describe_settings(verb: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_noise_al import ActiveTrainingArguments
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 
 BASE = "model_name_or_path: some/model\ndataset_name: some/data\n"

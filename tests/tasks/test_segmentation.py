@@ -26,9 +26,11 @@ from transformers import AutoModelForSemanticSegmentation
 import hf_noise_al.observing.observer
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.commands.main import main
-from hf_noise_al.commands.run import prepare, train
+from hf_noise_al.commands.prepare import prepare
+from hf_noise_al.commands.run import train
 from hf_noise_al.observables.pixels import segmentation_map
-from hf_noise_al.settings.arguments import DataArguments, ModelArguments, parse
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 from hf_noise_al.tasks import TASKS
 from hf_noise_al.tasks.masks.masks import decode_mask
