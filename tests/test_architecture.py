@@ -33,11 +33,11 @@ LAYERS: list[dict[str, str]] = [
         "upstream": "accelerate huggingface_hub peft safetensors torch transformers",
     },
     {
-        "rounds": "accelerate datasets numpy torch transformers",
-        "run_folder": "filelock huggingface_hub torch transformers",
+        "run_folder": "datasets filelock huggingface_hub torch transformers",
         "tasks": "PIL datasets evaluate huggingface_hub numpy pyarrow scipy sklearn torch transformers",
     },
-    {"trainer": "accelerate datasets pyarrow torch transformers"},
+    {"rounds": "accelerate datasets numpy pyarrow torch transformers"},
+    {"trainer": "torch transformers"},
     {"": "", "commands": "tqdm transformers"},
     {"__main__": ""},
 ]
@@ -61,6 +61,13 @@ ROOT_ENTRIES = {
 }
 TESTED_WITH = {
     "noise.finite_differences": "noise_stability",
+    **dict.fromkeys(("rounds.answers", "run_folder.stored_run"), "people_answer"),
+    **dict.fromkeys(("rounds.checks", "rounds.looking", "rounds.training", "rounds.pool_trainer"), "trainer"),
+    "rounds.resuming": "resume",
+    **dict.fromkeys(("run_folder.state_file", "run_folder.state_checks", "run_folder.pending_query"), "state"),
+    "files.run_names": "golden_runs",
+    **dict.fromkeys(("upstream.wrapping", "upstream.saving"), "upstream"),
+    "processes.generators": "augmentation",
     **dict.fromkeys(("commands.compare", "commands.console", "commands.query", "refusals"), "main"),
     **dict.fromkeys(("commands.prepare", "commands.existing_runs", "commands.run_curve"), "run"),
     "settings.parsing": "arguments",

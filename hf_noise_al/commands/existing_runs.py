@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..experiments.learning_curve import FILE_NAME, LearningCurve
+from ..files.run_names import STATE_FILE
 from ..run_folder.fingerprint import argument_fingerprint, fingerprint_defaults
-from ..run_folder.state import STATE_FILE, refuse_other_run
+from ..run_folder.state_file import refuse_other_run
 from ..settings.arguments import RunArguments
 from ..settings.recipe import InvalidArgument
 from .prepare import Settings, refusing

@@ -16,6 +16,7 @@ from transformers.utils import logging
 from ..acquisition import ACQUISITIONS
 from ..annotators.label_file import new_classes_in
 from ..experiments.learning_curve import LearningCurve
+from ..files.run_names import STATE_FILE
 from ..files.shown_text import listed, one_line
 from ..loading.loading import (
     checkpoint_classes,
@@ -26,7 +27,7 @@ from ..loading.loading import (
     model_factory,
 )
 from ..pool.places import Source
-from ..run_folder.state import STATE_FILE, classes_of
+from ..run_folder.state_file import classes_of
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments
 from ..settings.recipe import InvalidArgument, did_you_mean
 from ..tasks import TASKS, Prepared, Targets, Task

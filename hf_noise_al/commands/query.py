@@ -7,8 +7,9 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from ..files.run_names import STATE_FILE
 from ..run_folder.set_aside import read_set_aside
-from ..run_folder.state import STATE_FILE, labeled_rows_of
+from ..run_folder.state_file import labeled_rows_of
 from ..settings.parsing import parse
 from ..settings.recipe import InvalidArgument
 from ..trainer import ActiveTrainer

@@ -19,8 +19,8 @@ from ..experiments.learning_curve import (
 )
 from ..experiments.plotting import plot_curves
 from ..files.atomic import write_atomically
+from ..files.run_names import STATE_FILE
 from ..files.shown_text import one_line
-from ..run_folder.state import STATE_FILE
 from ..settings.acquisition_flags import without_options
 from ..settings.arguments import RunArguments
 from ..settings.parsing import parse

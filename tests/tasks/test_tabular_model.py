@@ -30,7 +30,7 @@ def make(problem_type: str = "regression", **settings: Any) -> TabularMLPForPred
 
 
 class ByName(TabularMLPForPrediction):
-    """Takes its features as `acquisition_contract` names them."""
+    """Takes its features as `hf_noise_al.testing` names them."""
 
     def forward(self, input: Tensor) -> Any:  # type: ignore[override]
         return super().forward(features=input)
