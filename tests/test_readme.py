@@ -12,10 +12,13 @@ from typing import NamedTuple
 
 import pytest
 
-from hf_noise_al.commands.main import VERBS, main
+from hf_noise_al.acquisition import ACQUISITIONS
+from hf_noise_al.annotators import ANNOTATORS
+from hf_noise_al.commands.main import BROUGHT, VERBS, main
 from hf_noise_al.experiments.learning_curve import LearningCurve
 from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import find_recipe
+from hf_noise_al.tasks import TASKS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,7 +26,7 @@ if sys.version_info >= (3, 11):
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "recipes/README.md")
 TOLERANCE = 0.1  # of a printed fraction: the last digits of a training differ from machine to machine
-LANGUAGES = {"bash", "python", "text", "bibtex", "yaml"}
+LANGUAGES = {"bash", "python", "text", "bibtex", "toml", "yaml"}
 
 
 class Block(NamedTuple):
@@ -55,6 +58,12 @@ LINES = [
 ]
 
 
+def file_name(block: Block) -> str:
+    """Return the file that a block says it is, in a comment on its first line."""
+    said = re.match(r"# (\w+\.py)\n", block.text)
+    return said[1] if said else ""
+
+
 def name(block: Block) -> str:
     return f"{block.page}:{block.line}"
 
@@ -77,18 +86,35 @@ def test_every_block_says_its_language() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("block", "output"), PYTHON, ids=[name(block) for block, _ in PYTHON])
 def test_python_runs_and_prints_what_is_shown(block: Block, output: Block | None, tmp_path: Path) -> None:
-    script = tmp_path / "block.py"
+    for other in ALL:
+        if other.page == block.page and file_name(other):
+            (tmp_path / file_name(other)).write_text(other.text)  # a test imports what it tests
+    script = tmp_path / (file_name(block) or "block.py")
     script.write_text(block.text)
-    command = [sys.executable, "-W", "error:::hf_noise_al", script.name]
+    runner = ["-m", "pytest", "-q"] if script.name.startswith("test_") else []
+    command = [sys.executable, "-W", "error:::hf_noise_al", *runner, script.name]
     # one thread, as sums in another order can change a pick; the path, as the package may not be installed
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     if output is not None:
         shown = output.text.splitlines()
         printed = done.stdout.splitlines()[-len(shown) :]  # after what Trainer itself says
         assert len(printed) == len(shown)
         assert all(map(same, shown, printed)), "\n".join(printed)
+
+
+def test_entry_points_lead_to_what_their_page_shows() -> None:
+    tables = [block for block in ALL if block.language == "toml"]
+    assert len(tables) == 4
+    for block in tables:
+        header, point = block.text.splitlines()
+        group = re.fullmatch(r'\[project\.entry-points\."(hf_noise_al\.\w+)"\]', header)
+        assert group and group[1] in {ACQUISITIONS.group, TASKS.group, ANNOTATORS.group, BROUGHT.group}
+        leads = re.fullmatch(r'\w+ = "(\w+):(\w+)"', point)
+        assert leads, point
+        (shown,) = [other for other in ALL if other.page == block.page and file_name(other) == f"{leads[1]}.py"]
+        assert re.search(rf"^(class |def )?{leads[2]}\b", shown.text, flags=re.MULTILINE), name(block)
 
 
 @pytest.mark.parametrize("line", LINES)
