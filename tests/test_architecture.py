@@ -18,7 +18,7 @@ PACKAGE = ROOT / "hf_noise_al"
 # are all that they may import from outside; where none is named, that is the standard library alone.
 LAYERS: list[dict[str, str]] = [
     {"refusals": ""},
-    {"files": "", "processes": "torch", "augmentation": "torch"},
+    {"files": "", "processes": "torch", "augmentation": "torch", "plugins": ""},
     {"pool": "datasets numpy pyarrow torch", "observables": "torch", "selection": "torch"},
     {"noise": "torch", "exchange": "datasets"},
     {
@@ -26,7 +26,7 @@ LAYERS: list[dict[str, str]] = [
         "annotators": "",
         "observing": "accelerate datasets numpy pyarrow torch transformers",
     },
-    {"measuring": "datasets transformers", "training_args": "transformers"},
+    {"measuring": "datasets transformers", "testing": "numpy pytest torch", "training_args": "transformers"},
     {"callbacks": "transformers", "experiments": "matplotlib numpy scipy", "settings": "transformers yaml"},
     {
         "loading": "PIL datasets numpy pandas pyarrow sklearn torch transformers",
@@ -71,6 +71,7 @@ TESTED_WITH = {
     **dict.fromkeys(("commands.compare", "commands.console", "commands.query", "refusals"), "main"),
     **dict.fromkeys(("commands.prepare", "commands.existing_runs", "commands.run_curve"), "run"),
     "settings.parsing": "arguments",
+    "testing": "acquisition",
 }
 """Modules that are tested in the file of another."""
 TESTS = {path.name for path in (ROOT / "tests").rglob("test_*.py")}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..files.shown_text import printable
+from ..plugins import Registry
 from ..settings.recipe import InvalidArgument, did_you_mean
 from .console import PACKAGE, log_lines_on_stderr, say, tell
 
@@ -33,6 +34,16 @@ VERBS = {
     "compare": Verb("compare RUN [RUN ...] [--plot curve.png] [--json]", "learning curves side by side, over seeds"),
     "recipes": Verb("recipes", "what there is to run"),
 }
+
+
+BROUGHT: Registry[Callable[[Sequence[str]], None]] = Registry(
+    group="hf_noise_al.verbs",
+    kind="verb",
+    own={},
+    wanted="a function that takes the words behind the verb",
+    fits=lambda name, value: callable(value),
+)
+"""Verbs of other packages."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +77,7 @@ def usage() -> str:
     for verb in VERBS.values():
         shown = f"  hf-noise-al {verb.usage}"
         lines += [f"{shown:<48} {verb.help}"] if len(shown) < 48 else [shown, f"{'':<48} {verb.help}"]
+    lines += [f"  hf-noise-al {name}" for name in BROUGHT]
     return (
         "Fine-tune models of the Hugging Face Hub with fewer labels: active learning with noise stability.\n\n"
         + "\n".join(lines)
@@ -75,10 +87,13 @@ def usage() -> str:
 
 def _find(verb: str) -> Callable[[Sequence[str]], None]:
     """Return what does `verb`, imported only now: some verbs need torch and transformers, which take seconds."""
-    if verb not in VERBS:
-        raise InvalidArgument(f"Unknown command `{verb}`.{did_you_mean(verb, list(VERBS))} See `hf-noise-al --help`.")
-    run_verb: Callable[[Sequence[str]], None] = import_module(f"{__package__}.{verb}").main
-    return run_verb
+    if verb in VERBS:
+        run_verb: Callable[[Sequence[str]], None] = import_module(f"{__package__}.{verb}").main
+        return run_verb
+    if verb in BROUGHT:
+        return BROUGHT[verb]
+    known = [*VERBS, *BROUGHT]
+    raise InvalidArgument(f"Unknown command `{verb}`.{did_you_mean(verb, known)} See `hf-noise-al --help`.")
 
 
 def part_from_other_processes() -> None:

@@ -14,7 +14,6 @@ from transformers import PrinterCallback
 from transformers.utils import logging
 
 from ..acquisition import ACQUISITIONS
-from ..annotators import LabelFile
 from ..annotators.label_file import new_classes_in
 from ..experiments.learning_curve import LearningCurve
 from ..files.run_names import STATE_FILE
@@ -162,7 +161,7 @@ def _trainer(
         args=training,
         train_dataset=ready.pool,
         eval_dataset=ready.eval_dataset,
-        annotator=None if training.label_file is None else LabelFile(training.label_file),
+        annotator=training.make_annotator(),
         processing_class=loaded.processor,
         data_collator=task.collator(loaded.processor),
         compute_metrics=metrics,

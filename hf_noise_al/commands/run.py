@@ -21,6 +21,7 @@ from ..experiments.plotting import plot_curves
 from ..files.atomic import write_atomically
 from ..files.run_names import STATE_FILE
 from ..files.shown_text import one_line
+from ..settings.acquisition_flags import without_options
 from ..settings.arguments import RunArguments
 from ..settings.parsing import parse
 from ..tasks import TASKS
@@ -88,7 +89,9 @@ def _repeats(recipe: Path, flags: Sequence[str], training: RunArguments) -> list
 
 def _flags_of_repeat(flags: Sequence[str], training: RunArguments, acquisition: str, seed: int) -> list[str]:
     folder = Path(str(training.output_dir)) / f"{acquisition}-seed-{seed}"
-    own = [] if acquisition == training.acquisition else ["--acquisition", acquisition, "--acquisition_kwargs={}"]
+    own: list[str] = []
+    if acquisition != training.acquisition:
+        flags, own = without_options(flags), ["--acquisition", acquisition, "--acquisition_kwargs={}"]
     return [*flags, *own, f"--seed={seed}", f"--output_dir={folder}"]
 
 

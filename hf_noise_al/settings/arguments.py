@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from ..annotators import ANNOTATORS, Annotator, LabelFile
 from ..training_args import ActiveTrainingArguments
 from .recipe import InvalidArgument, did_you_mean
 
@@ -191,6 +193,16 @@ class RunArguments(ActiveTrainingArguments):
             "filled in. Without it the labels of the data are held out and revealed when queried."
         },
     )
+    annotator: str | None = field(
+        default=None,
+        metadata={
+            "help": "Who answers queries, where it is neither label_file nor the data's own labels: {annotators}, or a "
+            "name that another package brings."
+        },
+    )
+    annotator_kwargs: dict | str | None = field(  # type: ignore[type-arg]  # HfArgumentParser knows plain `dict` only
+        default=None, metadata={"help": "Settings of the annotator as JSON: what its class takes."}
+    )
     new_classes: str = field(
         default="refuse",
         metadata={
@@ -218,12 +230,46 @@ class RunArguments(ActiveTrainingArguments):
         if isinstance(self.acquisition_kwargs, str):
             self.acquisition_kwargs = json_mapping("acquisition_kwargs", self.acquisition_kwargs)
         super().__post_init__()
+        self._check_annotator()
         if self.new_classes not in ("refuse", "allow"):
             raise InvalidArgument(f"`new_classes` is {self.new_classes}. Set it to refuse or to allow.")
         if self.resumes and self.start_afresh:
             raise InvalidArgument("`resume_from_checkpoint` and `start_afresh` exclude each other. Choose one.")
         if self.resumes and str(self.resume_from_checkpoint).lower() not in ("true", "yes", "1"):
             self._check_resumed_folder()
+
+    def make_annotator(self) -> Annotator | None:
+        """Return who answers queries; None where the labels of the data are held out and revealed."""
+        if self.label_file is not None:
+            return LabelFile(self.label_file)
+        assert isinstance(self.annotator_kwargs, dict | None)  # a JSON text was read in `__post_init__`
+        return None if self.annotator is None else ANNOTATORS[self.annotator](**(self.annotator_kwargs or {}))
+
+    def _check_annotator(self) -> None:
+        if isinstance(self.annotator_kwargs, str):
+            self.annotator_kwargs = json_mapping("annotator_kwargs", self.annotator_kwargs)
+        if self.annotator is None:
+            if self.annotator_kwargs is not None:
+                raise InvalidArgument("`annotator_kwargs` are set, and no `annotator`. Name one, or leave them out.")
+            return
+        if self.label_file is not None:
+            raise InvalidArgument("`annotator` and `label_file` both say who answers queries. Leave one of them out.")
+        if self.annotator not in ANNOTATORS:
+            raise InvalidArgument(
+                f"Unknown `annotator` {self.annotator}.{did_you_mean(self.annotator, list(ANNOTATORS))} "
+                f"There are: {', '.join(ANNOTATORS)}."
+            )
+        takes = signature(ANNOTATORS[self.annotator])
+        try:
+            takes.bind(**(self.annotator_kwargs or {}))
+        except TypeError as error:
+            raise InvalidArgument(
+                f"Cannot make the annotator {self.annotator}: {error}. Its `annotator_kwargs` are "
+                f"{', '.join(takes.parameters) or 'none'}."
+            ) from error
+        if self.annotator == "label_file":  # also new classes and masks are looked for in it
+            self.annotator, self.label_file = None, str(self.annotator_kwargs["path"])  # type: ignore[index]
+            self.annotator_kwargs = None
 
     def _check_resumed_folder(self) -> None:
         """Refuse a folder beside ``output_dir``: a run goes on where it is."""

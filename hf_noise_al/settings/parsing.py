@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from transformers import HfArgumentParser
 
+from .acquisition_flags import PREFIX, merged, names_of_options
 from .arguments import DataArguments, ModelArguments, RunArguments
 from .recipe import InvalidArgument, Setting, did_you_mean, read_recipe
 
@@ -22,8 +23,10 @@ def parse(recipe: Path | None, flags: Sequence[str] = ()) -> tuple[ModelArgument
     Raises `InvalidArgument` for an unknown name, with the nearest known one, and for a value of the wrong type.
     """
     settings = [] if recipe is None else read_recipe(recipe)
-    if _chooses_another_acquisition(settings, flags):
-        settings = [setting for setting in settings if setting.name != "acquisition_kwargs"]
+    own, chosen = _acquisitions(settings, flags)
+    if chosen != own:  # what the recipe sets for its own would not fit another
+        settings = [setting for setting in settings if not setting.name.startswith(("acquisition_kwargs", PREFIX))]
+    settings, flags = merged(settings, flags, chosen, recipe)
     if _makes_another_model(flags):
         settings = [setting for setting in settings if setting.name not in ("model_name_or_path", "model_revision")]
     parser = _Parser()
@@ -33,7 +36,7 @@ def parse(recipe: Path | None, flags: Sequence[str] = ()) -> tuple[ModelArgument
                 f"{recipe}, line {setting.line}: unknown key `{setting.name}`."
                 f"{did_you_mean(setting.name, list(parser.hints))}"
             )
-    _refuse_unknown_flags(flags, parser)
+    _refuse_unknown_flags(flags, parser, chosen)
     tokens = [token for setting in settings for token in _tokens(setting, parser, recipe)]
     lines = {setting.name: f" ({recipe}, line {setting.line})" for setting in settings}
     for flag in flags:
@@ -80,20 +83,20 @@ class _Parser(HfArgumentParser):  # type: ignore[misc, unused-ignore]
         return model, data, training
 
 
-def _refuse_unknown_flags(flags: Sequence[str], parser: _Parser) -> None:
+def _refuse_unknown_flags(flags: Sequence[str], parser: _Parser, acquisition: str) -> None:
     known = {_flag_name(option) for option in parser._option_string_actions}
     for flag in flags:
         if flag.startswith("--") and _flag_name(flag) not in known:
-            near = did_you_mean(_flag_name(flag), list(parser.hints)).replace("`", "`--", 1)
+            names = [*parser.hints, *names_of_options(acquisition)]
+            near = did_you_mean(_flag_name(flag), names).replace("`", "`--", 1)
             raise InvalidArgument(f"Unknown flag `{flag.partition('=')[0]}`.{near}")
 
 
-def _chooses_another_acquisition(settings: Sequence[Setting], flags: Sequence[str]) -> bool:
-    """Return whether `flags` replace the recipe's acquisition, whose settings would not fit the new one."""
-    own = next((setting.value for setting in settings if setting.name == "acquisition"), "noise_stability")
+def _acquisitions(settings: Sequence[Setting], flags: Sequence[str]) -> tuple[str, str]:
+    """Return the acquisition of the recipe, and the one that is used: that of `flags` where they name one."""
+    own = next((str(setting.value) for setting in settings if setting.name == "acquisition"), "noise_stability")
     words = [word for flag in flags for word in (flag.split("=", 1) if flag.startswith("--") else [flag])]
-    chosen = [value for flag, value in itertools.pairwise(words) if flag == "--acquisition"]
-    return bool(chosen) and chosen[-1] != own
+    return own, [own, *(value for flag, value in itertools.pairwise(words) if flag == "--acquisition")][-1]
 
 
 def _makes_another_model(flags: Sequence[str]) -> bool:
