@@ -32,11 +32,11 @@ LAYERS: list[dict[str, str]] = [
         "upstream": "accelerate huggingface_hub peft safetensors torch transformers",
     },
     {
-        "rounds": "accelerate datasets numpy torch transformers",
-        "run_folder": "filelock huggingface_hub torch transformers",
+        "run_folder": "datasets filelock huggingface_hub torch transformers",
         "tasks": "PIL datasets evaluate huggingface_hub numpy pyarrow scipy sklearn torch transformers",
     },
-    {"trainer": "accelerate datasets pyarrow torch transformers"},
+    {"rounds": "accelerate datasets numpy pyarrow torch transformers"},
+    {"trainer": "torch transformers"},
     {"": "", "commands": "tqdm transformers"},
     {"__main__": ""},
 ]
@@ -58,7 +58,16 @@ ROOT_ENTRIES = {
     "recipes",
     "tests",
 }
-TESTED_WITH = {"noise.finite_differences": "noise_stability"}
+TESTED_WITH = {
+    "noise.finite_differences": "noise_stability",
+    **dict.fromkeys(("rounds.answers", "run_folder.stored_run"), "people_answer"),
+    **dict.fromkeys(("rounds.checks", "rounds.looking", "rounds.training", "rounds.pool_trainer"), "trainer"),
+    "rounds.resuming": "resume",
+    **dict.fromkeys(("run_folder.state_file", "run_folder.state_checks", "run_folder.pending_query"), "state"),
+    "files.run_names": "golden_runs",
+    **dict.fromkeys(("upstream.wrapping", "upstream.saving"), "upstream"),
+    "processes.generators": "augmentation",
+}
 """Modules that are tested in the file of another."""
 TESTS = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -200,9 +209,7 @@ def test_sources_keep_the_small_rules(path: Path) -> None:
         assert word not in text, f"{word} in {path.name}"
     if module_name(path) != "commands.main":
         calls = (node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
-        assert not any(isinstance(name, ast.Name) and name.id == "print" for name in calls), (
-            "prints"
-        )
+        assert not any(isinstance(name, ast.Name) and name.id == "print" for name in calls), "prints"
 
 
 def test_every_module_has_a_test_file_of_its_name() -> None:

@@ -28,6 +28,7 @@ from ..experiments.learning_curve import (
 )
 from ..experiments.plotting import plot_curves
 from ..files.atomic import write_atomically
+from ..files.run_names import STATE_FILE
 from ..files.shown_text import listed, one_line
 from ..loading.loading import (
     checkpoint_classes,
@@ -40,7 +41,7 @@ from ..loading.loading import (
 from ..measuring.intervals import measured_on
 from ..run_folder.fingerprint import argument_fingerprint, fingerprint_defaults
 from ..run_folder.set_aside import read_set_aside
-from ..run_folder.state import STATE_FILE, classes_of, labeled_rows_of, refuse_other_run
+from ..run_folder.state_file import classes_of, labeled_rows_of, refuse_other_run
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments, parse
 from ..settings.recipe import InvalidArgument, did_you_mean
 from ..tasks import TASKS, Targets, Task

@@ -47,11 +47,11 @@ class Bench:
         return bool(self.trainer.is_world_process_zero())
 
     def observer(self) -> Observer:
-        return self.trainer._observer(self.rows)
+        return self.trainer._looking.observer(self.rows)
 
     def candidates(self) -> Candidates:
         """Return the rows as an acquisition sees them, none of them collated yet."""
-        return self.trainer._candidates(self.rows)
+        return self.trainer._looking.candidates(self.rows)
 
     def precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.trainer.args.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")

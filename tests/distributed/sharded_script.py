@@ -104,7 +104,7 @@ def deviations(folder: Path) -> dict[str, Any]:
     )
     trainer._prepare_to_look()
     trainer.evaluate()  # leaves weights gathered
-    candidates = trainer._candidates(list(range(21)))
+    candidates = trainer._looking.candidates(list(range(21)))
     rows = NoiseStability(estimator="finite_difference", num_perturbations=2).deviations(
         candidates, torch.Generator().manual_seed(0)
     )
@@ -132,7 +132,7 @@ def sketched(folder: Path, autocast: str | None = None) -> dict[str, Any]:
     trainer._prepare_to_look()
     if autocast and plugin is not None:
         plugin.mixed_precision_policy = before
-    kept, candidates = bits(trainer.model), trainer._candidates(list(range(21)))
+    kept, candidates = bits(trainer.model), trainer._looking.candidates(list(range(21)))
 
     def rows(**settings: Any) -> torch.Tensor:
         return NoiseStability(**settings).deviations(candidates, torch.Generator().manual_seed(0))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hf_noise_al.files.run_names import HOLDER_FILE
 from hf_noise_al.run_folder import run_lock
-from hf_noise_al.run_folder.run_lock import HOLDER_FILE, RunLock
+from hf_noise_al.run_folder.run_lock import RunLock
 
 HOLD = """
 import os, sys, time

@@ -154,7 +154,7 @@ def test_both_estimators_see_the_same_and_leave_the_weights(model_type: str, dat
         for parameter in trainer.model.parameters():
             parameter.mul_(4) if parameter.ndim > 1 else None
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    candidates = trainer._candidates(list(range(12)))
+    candidates = trainer._looking.candidates(list(range(12)))
     assert candidates.observable is segmentation_map
     rows = {}
     for estimator, settings in (
@@ -196,7 +196,7 @@ def test_other_acquisitions_choose_images(acquisition: str, data: Path, tmp_path
 def test_uncertainty_of_an_image_is_the_mean_over_its_pixels(data: Path, tmp_path: Path) -> None:
     trainer = make_trainer(data, tmp_path, acquisition="entropy")
     rows = list(range(12))
-    query = trainer.acquisition.select(trainer._candidates(rows), 1, torch.Generator())
+    query = trainer.acquisition.select(trainer._looking.candidates(rows), 1, torch.Generator())
     batch = trainer.data_collator([trainer.data.inputs[row] for row in rows])
     with torch.no_grad():
         chances = trainer.model.eval()(**batch).logits.softmax(dim=1)
@@ -366,7 +366,7 @@ def test_memory_of_evaluating_and_querying_does_not_grow_with_the_number_of_imag
         )
 
         def query(trainer: Any = trainer, number: int = number, method: Any = method) -> None:
-            method.select(trainer._candidates(list(range(number))), 2, torch.Generator().manual_seed(0))
+            method.select(trainer._looking.candidates(list(range(number))), 2, torch.Generator().manual_seed(0))
 
         found.append(peaks(trainer.evaluate if work == "evaluate" else query))
     pixels, outputs = 3 * 32 * 32 * 4, 3 * 16 * 16 * 4  # float32 numbers of one image, and of what is observed of it

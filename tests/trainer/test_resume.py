@@ -324,7 +324,7 @@ def test_means_of_batches_under_adapters_survive_a_stop(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
     resumed.train(resume_from_checkpoint=True)
-    assert resumed._files.resumed_round == 0
+    assert resumed._run.weights.resumed_round == 0
     assert_same_outcome(outcome(resumed), outcome(whole))
 
 
