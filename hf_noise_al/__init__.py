@@ -23,7 +23,10 @@ from .observables.base import Observable, features, probabilities
 from .observables.words import word_probabilities
 from .pool.pool import Annotation, Pool
 from .run_folder.history import RoundRecord
-from .selection.choosing import k_center_greedy, k_dpp, k_means_plus_plus, top_k
+from .selection.choosing import top_k
+from .selection.k_center import k_center_greedy
+from .selection.k_dpp import k_dpp
+from .selection.k_means import k_means_plus_plus
 from .trainer import ActiveTrainer
 from .training_args import ActiveTrainingArguments
 

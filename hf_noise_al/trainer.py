@@ -54,7 +54,7 @@ from .run_folder.round_files import RoundFiles
 from .run_folder.run_lock import RunLock
 from .run_folder.set_aside import write_set_aside
 from .run_folder.state import STATE_FILE, ActiveState, PendingQuery, damaged
-from .selection.choosing import check_whole_number
+from .selection.checks import check_whole_number
 from .upstream.trainer import UpstreamTrainer
 from .upstream.unsupported import refuse_low_precision_of_shards
 

@@ -200,9 +200,7 @@ def test_sources_keep_the_small_rules(path: Path) -> None:
         assert word not in text, f"{word} in {path.name}"
     if module_name(path) != "commands.main":
         calls = (node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
-        assert not any(isinstance(name, ast.Name) and name.id == "print" for name in calls), (
-            "prints"
-        )
+        assert not any(isinstance(name, ast.Name) and name.id == "print" for name in calls), "prints"
 
 
 def test_every_module_has_a_test_file_of_its_name() -> None:

@@ -23,15 +23,9 @@ from ..noise.perturbation import check_noise_scale, full_precision, log_choice, 
 from ..observables.base import Observable, check_observable
 from ..processes.row_shards import Shard
 from ..processes.sharded_weights import is_sharded
-from ..selection.choosing import (
-    SelectionName,
-    check_finite,
-    check_size,
-    check_whole_number,
-    k_center_greedy,
-    row_norms,
-    select_rows,
-)
+from ..selection.checks import check_finite, check_size, check_whole_number, row_norms
+from ..selection.choosing import SelectionName, select_rows
+from ..selection.k_center import k_center_greedy
 from .base import Acquisition, Candidates, Observe, Query
 
 logger = logging.getLogger(__name__)

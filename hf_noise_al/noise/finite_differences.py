@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..observables.base import Observable, Observe
 from ..processes.sharded_weights import local
-from ..selection.choosing import row_norms
+from ..selection.checks import row_norms
 from .memory import refuse_beyond_memory
 from .perturbation import full_precision, perturbed, perturbed_tensors
 from .projection import CountSketch

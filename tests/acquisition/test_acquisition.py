@@ -28,7 +28,7 @@ from hf_noise_al.acquisition import (  # noqa: E402
 )
 from hf_noise_al.acquisition.uncertainty import bald  # noqa: E402
 from hf_noise_al.observables.base import Observable, features  # noqa: E402
-from hf_noise_al.selection.choosing import k_center_greedy  # noqa: E402
+from hf_noise_al.selection.k_center import k_center_greedy  # noqa: E402
 
 SETTINGS = {"noise_stability": {"num_perturbations": 4}, "bald": {"num_samples": 3}}
 RANDOM = {"random", "badge", "bald"}

@@ -22,7 +22,7 @@ from hf_noise_al.noise.gradient_sketch.sketch import (
 )
 from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
 from hf_noise_al.observables.base import features, probabilities
-from hf_noise_al.selection.choosing import row_norms
+from hf_noise_al.selection.checks import row_norms
 
 
 def mean_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from hf_noise_al.acquisition import Candidates, NoiseStability
 from hf_noise_al.loading.loading import load_model_config, model_factory
 from hf_noise_al.noise.gradient_sketch.sketch import unsupported_tensors
 from hf_noise_al.observables.base import Observable, features, probabilities
-from hf_noise_al.selection.choosing import row_norms
+from hf_noise_al.selection.checks import row_norms
 from hf_noise_al.settings.arguments import ModelArguments
 
 each_network = pytest.mark.parametrize("model_type", list(SMALL))
