@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..noise.finite_differences import FiniteDifferences
+from ..noise.full_precision import full_precision
 from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
 from ..noise.gradient_sketch.sketch import (
     GradientSketch,
@@ -19,7 +20,8 @@ from ..noise.gradient_sketch.sketch import (
     unsupported_tensors,
 )
 from ..noise.memory import refuse_beyond_memory
-from ..noise.perturbation import check_noise_scale, full_precision, log_choice, perturbed_tensors
+from ..noise.parameter_filter import log_choice, perturbed_tensors
+from ..noise.perturbation import check_noise_scale
 from ..observables.base import Observable, check_observable
 from ..processes.row_shards import Shard
 from ..processes.sharded_weights import is_sharded
@@ -52,7 +54,7 @@ class NoiseStability(Acquisition):
     num_perturbations: int = 30
     """How many perturbations each candidate is seen under by finite differences."""
     parameter_filter: str = "weight"
-    """Which parameters are perturbed, see `hf_noise_al.noise.perturbation.perturbed_tensors`."""
+    """Which parameters are perturbed, see `hf_noise_al.noise.parameter_filter.perturbed_tensors`."""
     observable: Observable | None = None
     """What to look at; None takes the task's."""
     selection: SelectionName = "k_center"

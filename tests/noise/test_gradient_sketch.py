@@ -20,7 +20,8 @@ from hf_noise_al.noise.gradient_sketch.sketch import (
     num_backward_passes,
     unsupported_tensors,
 )
-from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
+from hf_noise_al.noise.parameter_filter import perturbed_tensors
+from hf_noise_al.noise.perturbation import perturbed
 from hf_noise_al.observables.base import features, probabilities
 from hf_noise_al.selection.checks import row_norms
 

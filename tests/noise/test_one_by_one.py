@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from hf_noise_al.acquisition import Candidates, NoiseStability
 from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
 from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch, refuse_one_by_one_of_shards, unsupported_tensors
-from hf_noise_al.noise.perturbation import perturbed_tensors
+from hf_noise_al.noise.parameter_filter import perturbed_tensors
 from hf_noise_al.observables.base import probabilities
 
 

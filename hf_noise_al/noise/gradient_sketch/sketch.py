@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ...observables.base import Observable, is_multi_label, probabilities
 from ...processes.generators import named_generator
 from ...processes.sharded_weights import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
-from ..perturbation import check_noise_scale, perturbed_tensors
+from ..parameter_filter import perturbed_tensors
+from ..perturbation import check_noise_scale
 from .layer_rules import LayerGradient, Matrices, Vectors, layer_gradient, why_unsupported
 from .layer_taps import LayerTaps, UnsupportedModuleError, cannot_tell_apart, ignore
 from .rank_one_noise import RankOneNoise
@@ -81,7 +82,7 @@ class GradientSketch:
         model: In the precision that it is to run in.
         noise_scale: Length of the noise on each tensor relative to the tensor's.
         generator: CPU generator; exactly one number is drawn.
-        parameter_filter: Which tensors, see `hf_noise_al.noise.perturbation.perturbed_tensors`.
+        parameter_filter: Which tensors, see `hf_noise_al.noise.parameter_filter.perturbed_tensors`.
         observable: What is differentiated: ``(model, inputs) -> (B, D)``.
         num_projections: Width of a row.
         num_output_projections: Most output directions.
