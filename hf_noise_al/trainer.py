@@ -29,7 +29,7 @@ from .files.shown_text import listed
 from .measuring.evaluation_sets import name_labels
 from .measuring.intervals import few_rows
 from .measuring.scores import Scores
-from .noise.gradient_sketch.sketch import refuse_one_by_one_of_shards
+from .noise.gradient_sketch.followed import refuse_one_by_one_of_shards
 from .observables.base import WORD_STARTS, Observable, default_observable
 from .observing.observer import Observer, untouched_random_state
 from .pool.initial_set import initial_set

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from ..noise.finite_differences import FiniteDifferences
 from ..noise.full_precision import full_precision
+from ..noise.gradient_sketch.followed import refuse_unsupported_tensors, unsupported_tensors
 from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
 from ..noise.gradient_sketch.sketch import (
     GradientSketch,
     num_backward_passes,
-    refuse_unsupported_tensors,
-    unsupported_tensors,
 )
 from ..noise.memory import refuse_beyond_memory
 from ..noise.parameter_filter import log_choice, perturbed_tensors

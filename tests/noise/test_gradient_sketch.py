@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
+from hf_noise_al.noise.gradient_sketch.first_batch import MOST_CHECKS
+from hf_noise_al.noise.gradient_sketch.followed import unsupported_tensors
 from hf_noise_al.noise.gradient_sketch.layer_rules import LayerGradient, Vectors
 from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
 from hf_noise_al.noise.gradient_sketch.sketch import (
-    MOST_CHECKS,
     GradientSketch,
     num_backward_passes,
-    unsupported_tensors,
 )
 from hf_noise_al.noise.parameter_filter import perturbed_tensors
 from hf_noise_al.noise.perturbation import perturbed
@@ -495,7 +495,7 @@ def test_a_part_of_the_examples_is_refused_in_later_batches_too() -> None:
 
 def test_an_empty_batch_has_no_rows() -> None:
     sketch = GradientSketch(nn.Sequential(nn.Linear(4, 2)), 1e-3, generator(), observable=plain)
-    assert sketch(sketch.modules[0][0], {"input": torch.zeros(0, 4)}).shape == (0, 512)
+    assert sketch(sketch.followed.tapped[0][0], {"input": torch.zeros(0, 4)}).shape == (0, 512)
 
 
 def test_examples_that_mix_are_refused_where_weights_are_sharded_and_the_first_batch_has_one_row(
