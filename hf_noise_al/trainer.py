@@ -31,7 +31,8 @@ from .measuring.intervals import few_rows
 from .measuring.scores import Scores
 from .noise.gradient_sketch.followed import refuse_one_by_one_of_shards
 from .observables.base import WORD_STARTS, Observable, default_observable
-from .observing.observer import Observer, untouched_random_state
+from .observing.observer import Observer
+from .observing.unchanged import untouched_random_state
 from .pool.initial_set import initial_set
 from .pool.labeled_split import (
     LABEL_COLUMNS,

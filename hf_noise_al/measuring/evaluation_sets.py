@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from ..observing.observer import row_lengths
+from ..observing.batches import row_lengths
 from ..pool.labeled_split import LABEL_COLUMNS
 
 if TYPE_CHECKING:

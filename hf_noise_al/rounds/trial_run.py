@@ -22,7 +22,8 @@ from transformers.trainer_pt_utils import nested_concat, nested_numpify
 from ..acquisition import Acquisition, Candidates
 from ..files.shown_text import one_line
 from ..measuring.evaluation_sets import some_rows, why_nothing_is_measured
-from ..observing.observer import Observer, evaluation_mode
+from ..observing.observer import Observer
+from ..observing.unchanged import evaluation_mode
 from ..training_args import ActiveTrainingArguments
 from ..upstream.trainer import UpstreamTrainer
 
