@@ -33,17 +33,12 @@ from .noise.gradient_sketch.followed import refuse_one_by_one_of_shards
 from .observables.base import WORD_STARTS, Observable, default_observable
 from .observing.observer import Observer
 from .observing.unchanged import untouched_random_state
+from .pool.columns import LABEL_COLUMNS, NUM_WORDS, is_text
+from .pool.hashes import content_hash, rows_hash
 from .pool.initial_set import initial_set
-from .pool.labeled_split import (
-    LABEL_COLUMNS,
-    NUM_WORDS,
-    PoolDataset,
-    content_hash,
-    is_text,
-    predicts_classes,
-    rows_hash,
-)
 from .pool.pool import Annotation, Label, Pool
+from .pool.pool_dataset import PoolDataset
+from .pool.problem_type import predicts_classes
 from .processes.lost_processes import explaining_lost_processes
 from .rounds.cross_validation import cross_validate, refuse_a_single_row
 from .rounds.trial_run import refuse_too_few, try_evaluation, try_query, try_training

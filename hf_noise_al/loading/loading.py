@@ -30,10 +30,10 @@ from transformers.utils import logging
 
 from ..files.shown_text import listed
 from ..files.typed_text import UnreadableFile
-from ..pool.label_reader import classes_of_config
+from ..pool.columns import ID_COLUMN
 from ..pool.label_values import classes_found, is_missing
-from ..pool.labeled_split import ID_COLUMN
 from ..pool.places import Source
+from ..pool.problem_type import classes_of_config
 from ..settings.arguments import DataArguments, ModelArguments
 from ..settings.recipe import did_you_mean
 from .csv_files import read_csv_files

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 
 from ..observing.batches import row_lengths
-from ..pool.labeled_split import LABEL_COLUMNS
+from ..pool.columns import LABEL_COLUMNS
 
 if TYPE_CHECKING:
-    from ..pool.labeled_split import PoolDataset
+    from ..pool.pool_dataset import PoolDataset
 
 
 def name_labels(dataset: Any, pool: PoolDataset) -> Any:

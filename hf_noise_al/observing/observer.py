@@ -15,7 +15,7 @@ from transformers.utils.logging import get_logger
 
 from ..noise.gradient_sketch.sketch import GradientSketch
 from ..observables.base import Observable
-from ..pool.labeled_split import LABEL_COLUMNS
+from ..pool.columns import LABEL_COLUMNS
 from ..processes.row_shards import Shard
 from ..processes.sharded_weights import is_sharded
 from .collated_batches import Batch, CollatedBatches

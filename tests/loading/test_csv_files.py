@@ -11,7 +11,7 @@ from datasets import Dataset, Value
 
 from hf_noise_al.loading.csv_files import read_csv_files
 from hf_noise_al.loading.loading import load_data, load_pool
-from hf_noise_al.pool.labeled_split import content_hash
+from hf_noise_al.pool.hashes import content_hash
 from hf_noise_al.settings.arguments import DataArguments
 
 
