@@ -29,14 +29,8 @@ from ..experiments.learning_curve import (
 from ..experiments.plotting import plot_curves
 from ..files.atomic import write_atomically
 from ..files.shown_text import listed, one_line
-from ..loading.loading import (
-    checkpoint_classes,
-    hide_progress_bars,
-    load_data,
-    load_model_config,
-    load_pool,
-    model_factory,
-)
+from ..loading.data import hide_progress_bars, load_data, load_pool
+from ..loading.models import checkpoint_classes, load_model_config, model_factory
 from ..measuring.intervals import measured_on
 from ..run_folder.fingerprint import argument_fingerprint, fingerprint_defaults
 from ..run_folder.set_aside import read_set_aside

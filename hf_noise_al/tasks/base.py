@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from ..augmentation import Augmentation
 from ..files.shown_text import listed
-from ..loading.loading import LABELS
+from ..loading.data import LABELS
 from ..observables.base import Observable
 from ..pool.columns import column_beside
 from ..pool.places import Place, Source

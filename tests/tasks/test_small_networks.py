@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
-from hf_noise_al.loading.loading import load_model_config, model_factory
+from hf_noise_al.loading.models import load_model_config, model_factory
 from hf_noise_al.noise.gradient_sketch.followed import unsupported_tensors
 from hf_noise_al.observables.base import Observable, features, probabilities
 from hf_noise_al.selection.checks import row_norms

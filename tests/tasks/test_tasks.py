@@ -13,7 +13,8 @@ from datasets import Sequence as SequenceFeature
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from hf_noise_al import ActiveTrainer, ActiveTrainingArguments, features, probabilities
-from hf_noise_al.loading.loading import load_image_processor, model_factory
+from hf_noise_al.loading.models import model_factory
+from hf_noise_al.loading.processors import load_image_processor
 from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 from hf_noise_al.tasks import TASKS, Prepared
 from hf_noise_al.tasks.images.image_classification import as_image

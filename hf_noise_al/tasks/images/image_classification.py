@@ -11,7 +11,7 @@ from datasets import Array3D, Dataset, Features, Image
 from transformers import AutoModelForImageClassification
 
 from ...augmentation import ImageAugmentation
-from ...loading.loading import load_image_processor
+from ...loading.processors import load_image_processor
 from ...observables.base import probabilities
 from ...pool.places import row_at
 from ...settings.arguments import DataArguments, ModelArguments

@@ -10,7 +10,7 @@ from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
 from ...files.shown_text import listed
-from ...loading.loading import load_model_config
+from ...loading.models import load_model_config
 from ...observables.base import features, probabilities
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import CLASSES_ALONE, Collator, Task, stack_column

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ...files.shown_text import listed
-from ...loading.loading import load_tokenizer
+from ...loading.processors import load_tokenizer
 from ...observables.base import WORD_STARTS
 from ...pool.columns import NUM_WORDS, item_feature
 from ...pool.places import row_at
