@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForSemanticSegmentation
 
-import hf_noise_al.observing.observer
+import hf_noise_al.observing.collated_batches
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.commands.main import main
 from hf_noise_al.commands.prepare import prepare
@@ -313,23 +313,27 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
+        self.total = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(found):
             if isinstance(leaf, torch.Tensor):
                 storage = leaf.untyped_storage()
+                _, before = self.storages.get(storage._cdata, (None, 0))
                 self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.storages = {key: kept for key, kept in self.storages.items() if not kept[0].expired()}
-        self.peak = max(self.peak, sum(nbytes for _, nbytes in self.storages.values()))
+                self.total += storage.nbytes() - before
+        if self.total > self.peak:  # only then can those that are still alive be more than ever
+            self.storages = {key: kept for key, kept in self.storages.items() if not kept[0].expired()}
+            self.total = sum(nbytes for _, nbytes in self.storages.values())
+            self.peak = max(self.peak, self.total)
         return found
 
 
 @pytest.fixture
 def without_kept_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep no collated batches between passes; a query keeps 2 GiB of them, whatever the number of images."""
-    monkeypatch.setattr(hf_noise_al.observing.observer, "CACHE_BYTES", 0)
+    monkeypatch.setattr(hf_noise_al.observing.collated_batches, "CACHE_BYTES", 0)
     yield
 
 
