@@ -15,6 +15,7 @@ from scipy import special
 from ..files.atomic import write_atomically
 from ..files.shown_text import one_line
 from ..measuring.intervals import Interval, format_interval
+from ..refusals import MissingFile, Refusal
 
 FILE_NAME = "learning_curve.json"
 VERSION = 1
@@ -69,19 +70,19 @@ class LearningCurve:
         path = Path(path)
         file = path / FILE_NAME if path.is_dir() else path
         if not file.is_file():
-            raise FileNotFoundError(f"No learning curve at {file}. Pass the output_dir of a finished run.")
+            raise MissingFile(f"No learning curve at {file}. Pass the output_dir of a finished run.")
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
             fields = _checked_fields(document)
         except ValueError as error:
-            raise ValueError(f"Cannot read the learning curve {file}: {error}") from error
+            raise Refusal(f"Cannot read the learning curve {file}: {error}") from error
         return cls(**fields)
 
 
 def _value(point: Mapping[str, Any], metric: str) -> float:
     metrics = point["metrics"]
     if metric not in metrics:
-        raise ValueError(f"No metric `{metric}` in round {point.get('round')}; it has {', '.join(sorted(metrics))}.")
+        raise Refusal(f"No metric `{metric}` in round {point.get('round')}; it has {', '.join(sorted(metrics))}.")
     value = metrics[metric]
     return float(value) if value is not None and math.isfinite(value) else math.nan
 
@@ -92,22 +93,22 @@ def _known(point: Mapping[str, Any], field: str, metric: str) -> Any:
 
 def _checked_fields(document: object) -> dict[str, Any]:
     if not isinstance(document, dict):
-        raise ValueError(f"expected a JSON object, found {type(document).__name__}.")
+        raise Refusal(f"expected a JSON object, found {type(document).__name__}.")
     if document.get("version") != VERSION:
-        raise ValueError(
+        raise Refusal(
             f"it has version {document.get('version')}, this hf_noise_al reads version {VERSION}. "
             f"Use the hf_noise_al that wrote it, or run again."
         )
     for name, kind in FIELD_TYPES.items():
         if type(document.get(name)) is not kind:
-            raise ValueError(f"`{name}` should be {kind.__name__}, found {document.get(name)!r}.")
+            raise Refusal(f"`{name}` should be {kind.__name__}, found {document.get(name)!r}.")
     for point in document["points"]:
         sound = isinstance(point, dict) and isinstance(point.get("num_labeled"), int)
         if not sound or not isinstance(point.get("metrics"), dict):
-            raise ValueError(f"a point needs `num_labeled` and `metrics`, found {point!r}.")
+            raise Refusal(f"a point needs `num_labeled` and `metrics`, found {point!r}.")
         name, value = document["metric"], point["metrics"].get(document["metric"])
         if value is not None and type(value) not in (int, float):
-            raise ValueError(f"`{name}` of round {point.get('round')} should be a number or null, found {value!r}.")
+            raise Refusal(f"`{name}` of round {point.get('round')} should be a number or null, found {value!r}.")
         _check_rows(point, document["metric"])
     return {**{name: document[name] for name in FIELD_TYPES}, "points": tuple(document["points"])}
 
@@ -115,14 +116,14 @@ def _checked_fields(document: object) -> dict[str, Any]:
 def _check_rows(point: Mapping[str, Any], metric: str) -> None:
     for field in ("num_rows", "intervals"):
         if not isinstance(point.get(field) or {}, dict):
-            raise ValueError(f"`{field}` of round {point.get('round')} should be an object, found {point[field]!r}.")
+            raise Refusal(f"`{field}` of round {point.get('round')} should be an object, found {point[field]!r}.")
     count, ends = _known(point, "num_rows", metric), _known(point, "intervals", metric)
     if count is not None and type(count) is not int:
-        raise ValueError(f"`num_rows` of round {point.get('round')} should be a whole number, found {count!r}.")
+        raise Refusal(f"`num_rows` of round {point.get('round')} should be a whole number, found {count!r}.")
     if ends is not None and not (
         isinstance(ends, list | tuple) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
     ):
-        raise ValueError(f"`intervals` of round {point.get('round')} should be two numbers, found {ends!r}.")
+        raise Refusal(f"`intervals` of round {point.get('round')} should be two numbers, found {ends!r}.")
 
 
 def _finite(value: Any) -> Any:
@@ -189,7 +190,7 @@ def aubc(num_labeled: Sequence[int], values: Sequence[float]) -> float:
     """
     steps = [after - before for before, after in itertools.pairwise(num_labeled)]
     if len(num_labeled) != len(values) or not values or any(step < 0 for step in steps):
-        raise ValueError(f"Need one value for each of growing label counts, found {num_labeled} and {values}.")
+        raise Refusal(f"Need one value for each of growing label counts, found {num_labeled} and {values}.")
     if not any(steps):
         return math.fsum(values) / len(values)
     areas = (step * (values[i] + values[i + 1]) / 2 for i, step in enumerate(steps))
@@ -240,16 +241,14 @@ def compare(curves: Sequence[LearningCurve], baseline: str = "random") -> tuple[
 
 def _refuse_mixed(curves: Sequence[LearningCurve]) -> None:
     if not curves or not all(curve.points for curve in curves):
-        raise ValueError("Cannot compare without points: pass at least one run, each with at least one finished round.")
+        raise Refusal("Cannot compare without points: pass at least one run, each with at least one finished round.")
     for name in ("task", "dataset", "model", "metric", "greater_is_better", "num_labeled"):
         found = list(dict.fromkeys(getattr(curve, name) for curve in curves))
         if len(found) > 1:
-            raise ValueError(
-                f"Cannot compare runs of different `{name}`: {found[0]} and {found[1]}. Compare like runs."
-            )
+            raise Refusal(f"Cannot compare runs of different `{name}`: {found[0]} and {found[1]}. Compare like runs.")
     (name, seed), count = Counter((curve.acquisition, curve.seed) for curve in curves).most_common(1)[0]
     if count > 1:
-        raise ValueError(f"Found {count} runs of {name} with seed {seed}. Pass each once, or run another `seed`.")
+        raise Refusal(f"Found {count} runs of {name} with seed {seed}. Pass each once, or run another `seed`.")
 
 
 def _summarize(curves: list[LearningCurve], reference: list[LearningCurve], baseline: str) -> Comparison:
