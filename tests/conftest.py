@@ -39,6 +39,8 @@ from transformers import (  # noqa: E402
     set_seed,
 )
 
+pytest.register_assert_rewrite("hf_noise_al.testing")
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = "a the film book cat dog is was very not fine poor and or bad good".split()
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from acquisition_contract import calls, candidates_of, generator
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -22,6 +21,7 @@ from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
 from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
 from hf_noise_al.observables.base import features, probabilities
 from hf_noise_al.selection.choosing import SelectionName, k_center_greedy, row_norms, select_rows
+from hf_noise_al.testing import calls, candidates_of, generator
 
 finite_differences = partial(NoiseStability, estimator="finite_difference")
 

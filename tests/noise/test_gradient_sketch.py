@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import sketch_models
 import torch
-from acquisition_contract import candidates_of, generator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +22,7 @@ from hf_noise_al.noise.gradient_sketch.sketch import (
 from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
 from hf_noise_al.observables.base import features, probabilities
 from hf_noise_al.selection.choosing import row_norms
+from hf_noise_al.testing import candidates_of, generator
 
 
 def mean_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:

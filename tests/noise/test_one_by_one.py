@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import sketch_models
 import torch
-from acquisition_contract import generator
 from test_gradient_sketch import (
     Detached,
     Functional,
@@ -25,6 +24,7 @@ from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
 from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch, refuse_one_by_one_of_shards, unsupported_tensors
 from hf_noise_al.noise.perturbation import perturbed_tensors
 from hf_noise_al.observables.base import probabilities
+from hf_noise_al.testing import generator
 
 
 def one_by_one(model: nn.Module, **settings: Any) -> GradientSketch:

@@ -26,9 +26,11 @@ from transformers import AutoModelForSemanticSegmentation
 import hf_noise_al.observing.observer
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.commands.main import main
-from hf_noise_al.commands.run import prepare, train
+from hf_noise_al.commands.prepare import prepare
+from hf_noise_al.commands.run import train
 from hf_noise_al.observables.pixels import segmentation_map
-from hf_noise_al.settings.arguments import DataArguments, ModelArguments, parse
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 from hf_noise_al.tasks import TASKS
 from hf_noise_al.tasks.masks.masks import decode_mask
@@ -311,16 +313,20 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
+        self.total = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(found):
             if isinstance(leaf, torch.Tensor):
                 storage = leaf.untyped_storage()
+                _, before = self.storages.get(storage._cdata, (None, 0))
                 self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.storages = {key: kept for key, kept in self.storages.items() if not kept[0].expired()}
-        self.peak = max(self.peak, sum(nbytes for _, nbytes in self.storages.values()))
+                self.total += storage.nbytes() - before
+        if self.total > self.peak:  # only then can those that are still alive be more than ever
+            self.storages = {key: kept for key, kept in self.storages.items() if not kept[0].expired()}
+            self.total = sum(nbytes for _, nbytes in self.storages.values())
+            self.peak = max(self.peak, self.total)
         return found
 
 
