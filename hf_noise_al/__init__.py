@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from .observables.words import word_probabilities
     from .pool.pool import Annotation, Pool
     from .run_folder.history import RoundRecord
-    from .selection.choosing import k_center_greedy, k_dpp, k_means_plus_plus, top_k
+    from .selection.choosing import top_k
+    from .selection.k_center import k_center_greedy
+    from .selection.k_dpp import k_dpp
+    from .selection.k_means import k_means_plus_plus
     from .trainer import ActiveTrainer
     from .training_args import ActiveTrainingArguments
 
@@ -77,7 +80,10 @@ _NAMES_OF = {
     "observables.words": "word_probabilities",
     "pool.pool": "Annotation Pool",
     "run_folder.history": "RoundRecord",
-    "selection.choosing": "k_center_greedy k_dpp k_means_plus_plus top_k",
+    "selection.choosing": "top_k",
+    "selection.k_center": "k_center_greedy",
+    "selection.k_dpp": "k_dpp",
+    "selection.k_means": "k_means_plus_plus",
     "trainer": "ActiveTrainer",
     "training_args": "ActiveTrainingArguments",
 }

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from .acquisition import ACQUISITIONS, Acquisition
-from .selection.choosing import check_whole_number
+from .selection.checks import check_whole_number
 
 INITIAL_SELECTIONS = ("random", "stratified", "balanced")
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..observables.base import Observable, is_multi_label, is_regression, probabilities
 from ..observables.parts import check_one_answer_each
-from ..selection.choosing import check_finite, check_size, check_whole_number, top_k
+from ..selection.checks import check_finite, check_size, check_whole_number
+from ..selection.choosing import top_k
 from .base import Acquisition, Candidates, Query
 from .dropout import check_dropout, with_dropout
 from .uncertainty import bald

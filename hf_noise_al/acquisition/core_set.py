@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 
 from ..observables.base import Observable, check_observable, features
-from ..selection.choosing import check_finite, check_size, k_center_greedy
+from ..selection.checks import check_finite, check_size
+from ..selection.k_center import k_center_greedy
 from .base import Acquisition, Candidates, Query
 
 

@@ -11,27 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ..noise.finite_differences import FiniteDifferences
+from ..noise.full_precision import full_precision
+from ..noise.gradient_sketch.followed import refuse_unsupported_tensors, unsupported_tensors
 from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
-from ..noise.gradient_sketch.sketch import (
-    GradientSketch,
-    num_backward_passes,
-    refuse_unsupported_tensors,
-    unsupported_tensors,
-)
+from ..noise.gradient_sketch.sketch import GradientSketch, num_backward_passes
 from ..noise.memory import refuse_beyond_memory
-from ..noise.perturbation import check_noise_scale, full_precision, log_choice, perturbed_tensors
+from ..noise.parameter_filter import log_choice, perturbed_tensors
+from ..noise.perturbation import check_noise_scale
 from ..observables.base import Observable, check_observable
 from ..processes.row_shards import Shard
 from ..processes.sharded_weights import is_sharded
-from ..selection.choosing import (
-    SelectionName,
-    check_finite,
-    check_size,
-    check_whole_number,
-    k_center_greedy,
-    row_norms,
-    select_rows,
-)
+from ..selection.checks import check_finite, check_size, check_whole_number, row_norms
+from ..selection.choosing import SelectionName, select_rows
+from ..selection.k_center import k_center_greedy
 from .base import Acquisition, Candidates, Observe, Query
 
 logger = logging.getLogger(__name__)

@@ -18,21 +18,15 @@ from ..annotators.label_file import new_classes_in
 from ..experiments.learning_curve import LearningCurve
 from ..files.run_names import STATE_FILE
 from ..files.shown_text import listed, one_line
-from ..loading.loading import (
-    checkpoint_classes,
-    hide_progress_bars,
-    load_data,
-    load_model_config,
-    load_pool,
-    model_factory,
-)
+from ..loading.data import hide_progress_bars, load_data, load_pool
+from ..loading.models import checkpoint_classes, load_model_config, model_factory
 from ..pool.places import Source
+from ..pool.problem_type import MULTI_LABEL
 from ..run_folder.state_file import classes_of
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments
 from ..settings.recipe import InvalidArgument, did_you_mean
 from ..tasks import TASKS, Prepared, Targets, Task
 from ..tasks.metrics import check_best_metric, curve_metric
-from ..tasks.targets import MULTI_LABEL
 from ..trainer import ActiveTrainer
 from ..upstream.unsupported import refuse_unwritable_folder
 from .run_curve import CurveWriter, empty_curve, metric_names

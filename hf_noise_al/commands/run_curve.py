@@ -13,10 +13,11 @@ from transformers.utils import logging
 from ..callbacks import ActiveTrainerCallback
 from ..experiments.learning_curve import FILE_NAME, LearningCurve
 from ..measuring.intervals import measured_on
+from ..pool.problem_type import REGRESSION
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments
 from ..tasks import Targets, Task
 from ..tasks.metrics import GLUE_METRICS, is_greater_better
-from ..tasks.targets import REGRESSION, SINGLE_LABEL
+from ..tasks.targets import SINGLE_LABEL
 from ..training_args import ActiveTrainingArguments
 from .run_settings import save_settings
 

@@ -24,7 +24,7 @@ from hf_noise_al.acquisition import (
 )
 from hf_noise_al.acquisition.uncertainty import bald
 from hf_noise_al.observables.base import Observable, features
-from hf_noise_al.selection.choosing import k_center_greedy
+from hf_noise_al.selection.k_center import k_center_greedy
 from hf_noise_al.testing import AcquisitionContract, calls, candidates_of, generator
 
 SETTINGS = {"noise_stability": {"num_perturbations": 4}, "bald": {"num_samples": 3}}

@@ -27,7 +27,8 @@ from tiny_run import make_model, make_pool, outcome
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_noise_al import ActiveTrainer, NoiseStability
-from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
+from hf_noise_al.noise.parameter_filter import perturbed_tensors
+from hf_noise_al.noise.perturbation import perturbed
 from hf_noise_al.observables.base import probabilities
 from hf_noise_al.processes.sharded_weights import gathered_dtypes, global_norms, is_sharded, local, settle, whole
 from hf_noise_al.upstream.weight_files import whole_weights

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForSemanticSegmentation
 
-import hf_noise_al.observing.observer
+import hf_noise_al.observing.collated_batches
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.commands.main import main
 from hf_noise_al.commands.prepare import prepare
@@ -333,7 +333,7 @@ class LiveBytes(TorchDispatchMode):
 @pytest.fixture
 def without_kept_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep no collated batches between passes; a query keeps 2 GiB of them, whatever the number of images."""
-    monkeypatch.setattr(hf_noise_al.observing.observer, "CACHE_BYTES", 0)
+    monkeypatch.setattr(hf_noise_al.observing.collated_batches, "CACHE_BYTES", 0)
     yield
 
 
