@@ -179,9 +179,7 @@ def kernel_errors(count: int, seeds: int, observable: Any, **settings: Any) -> l
 
 @pytest.mark.parametrize("observable", [probabilities, mean_logits])
 def test_products_converge_to_those_of_scaled_jacobians_as_one_over_the_root(observable: Any) -> None:
-    errors = [
-        (sum(error**2 for error in kernel_errors(count, 8, observable)) / 8) ** 0.5 for count in (64, 1024, 4096)
-    ]
+    errors = [(sum(error**2 for error in kernel_errors(count, 8, observable)) / 8) ** 0.5 for count in (64, 1024, 4096)]
     assert errors[0] < 0.6 and errors[2] < 0.08
     assert 2 < errors[0] / errors[1] < 8  # sixteen times as many, four times closer, give or take chance
     assert 4 < errors[0] / errors[2] < 16
