@@ -87,7 +87,7 @@ def own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     TASKS.update(before)
 
 
-# In this process, as a new one takes ten seconds to import its libraries. Warnings of this package are errors here, too.
+# In this process: a new one takes ten seconds to import its libraries. Here, too, warnings of this package are errors.
 @pytest.mark.slow
 @pytest.mark.parametrize(("block", "output"), PYTHON, ids=[name(block) for block, _ in PYTHON])
 def test_python_runs_and_prints_what_is_shown(
