@@ -18,7 +18,7 @@ from .rounds.resuming import refuse_other_folder, take_weights
 from .run_folder.fingerprint import fingerprint_defaults
 from .run_folder.history import RoundRecord
 from .run_folder.pending_query import PendingQuery
-from .selection.choosing import check_whole_number
+from .selection.checks import check_whole_number
 
 
 class ActiveTrainer(PoolTrainer):

@@ -15,7 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_noise_al.commands.main import VERBS, main
 from hf_noise_al.experiments.learning_curve import LearningCurve
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import find_recipe
 from hf_noise_al.tasks import TASKS
 
@@ -81,10 +81,10 @@ def own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a block register its models and tasks for itself alone."""
     for mapping in (CONFIG_MAPPING, MODEL_MAPPING):
         monkeypatch.setattr(mapping, "_extra_content", dict(mapping._extra_content))
-    before = dict(TASKS)
+    known = set(TASKS)
     yield
-    TASKS.clear()
-    TASKS.update(before)
+    for name in set(TASKS) - known:
+        del TASKS[name]
 
 
 # In this process: a new one takes ten seconds to import its libraries. Here, too, warnings of this package are errors.

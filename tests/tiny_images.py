@@ -11,7 +11,7 @@ from tiny_run import make_trainer
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from hf_noise_al import ActiveTrainer
-from hf_noise_al.loading.loading import load_image_processor
+from hf_noise_al.loading.processors import load_image_processor
 from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 from hf_noise_al.tasks import TASKS, Prepared
 

@@ -15,7 +15,8 @@ from ..observables.base import (
     split_probabilities_and_features,
 )
 from ..observables.parts import check_one_answer_each
-from ..selection.choosing import check_finite, check_size, k_means_plus_plus_of_products, row_norms
+from ..selection.checks import check_finite, check_size, row_norms
+from ..selection.k_means import k_means_plus_plus_of_products
 from .base import Acquisition, Candidates, Query
 
 

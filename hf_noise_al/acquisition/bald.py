@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from ..observables.base import Observable, is_multi_label, is_regression, probabilities
 from ..observables.parts import check_one_answer_each
-from ..selection.choosing import check_finite, check_size, check_whole_number, top_k
+from ..selection.checks import check_finite, check_size, check_whole_number
+from ..selection.choosing import top_k
 from .base import Acquisition, Candidates, Query
 from .dropout import check_dropout, with_dropout
 from .uncertainty import bald
@@ -25,8 +26,7 @@ class BALD(Acquisition):
     are drawn for whole batches: another batch size, also one that shrank for want of memory, gives another query.
     """
 
-    num_samples: int = 20
-    """How many dropout passes each candidate gets."""
+    num_samples: int = field(default=20, metadata={"help": "How many dropout passes each candidate gets."})
 
     def __post_init__(self) -> None:
         check_whole_number("num_samples", self.num_samples, least=2, most=1_000_000)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from ..observables.base import Observable, check_observable, features
-from ..selection.choosing import check_finite, check_size, k_center_greedy
+from ..selection.checks import check_finite, check_size
+from ..selection.k_center import k_center_greedy
 from .base import Acquisition, Candidates, Query
 
 
@@ -15,8 +16,7 @@ from .base import Acquisition, Candidates, Query
 class CoreSet(Acquisition):
     """Greedy k-center on the penultimate features, labeled examples as centers (Sener and Savarese, ICLR 2018)."""
 
-    observable: Observable = features
-    """Where distances are measured."""
+    observable: Observable = field(default=features, metadata={"help": "Where distances are measured, a function."})
 
     def __post_init__(self) -> None:
         check_observable(self.observable)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..selection.choosing import check_size, top_k
+from ..selection.checks import check_size
+from ..selection.choosing import top_k
 from .base import Acquisition, Candidates, Query
 
 

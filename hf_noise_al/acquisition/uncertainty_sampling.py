@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..observables.base import Observable, is_multi_label, probabilities
 from ..observables.parts import ProbabilitiesOfParts, mean_over_parts
-from ..selection.choosing import check_finite, check_size, top_k
+from ..selection.checks import check_finite, check_size
+from ..selection.choosing import top_k
 from .base import Acquisition, Candidates, Query
 from .uncertainty import entropy, least_confidence, margin
 

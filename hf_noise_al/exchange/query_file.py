@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Array2D, Array3D, Array4D, Array5D, Audio, ClassLabel, Dataset, Image, Value
 
 from ..files.atomic import set_aside, write_atomically
-from ..pool.labeled_split import column_beside, is_text, item_feature
+from ..pool.columns import column_beside, is_text, item_feature
 from .label_lines import LabelLine, query_files, read_label_lines, shortened
 
 logger = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from ..observing.observer import row_lengths
-from ..pool.labeled_split import LABEL_COLUMNS
+from ..observing.batches import row_lengths
+from ..pool.columns import LABEL_COLUMNS
 
 if TYPE_CHECKING:
-    from ..pool.labeled_split import PoolDataset
+    from ..pool.pool_dataset import PoolDataset
 
 
 def name_labels(dataset: Any, pool: PoolDataset) -> Any:

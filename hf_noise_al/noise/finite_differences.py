@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from ..observables.base import Observable, Observe
 from ..processes.sharded_weights import local
-from ..selection.choosing import row_norms
+from ..selection.checks import row_norms
+from .full_precision import full_precision
 from .memory import refuse_beyond_memory
-from .perturbation import full_precision, perturbed, perturbed_tensors
+from .parameter_filter import perturbed_tensors
+from .perturbation import perturbed
 from .projection import CountSketch
 
 logger = logging.getLogger(__name__)

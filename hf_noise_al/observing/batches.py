@@ -1,8 +1,21 @@
-"""Batches of rows of similar length within a budget of tokens, padding included. Pure functions of lists."""
+"""Batches of rows of similar length within a budget of tokens, padding included."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute
+from datasets import Dataset
+
+
+def row_lengths(dataset: Dataset) -> list[int] | None:
+    """Return the number of tokens of each row; None where it is not known before rows are collated."""
+    if "input_ids" not in dataset.column_names or dataset.format["type"] == "custom":
+        return None
+    column = dataset.select_columns(["input_ids"]).with_format("arrow")[:].column("input_ids")
+    lengths: list[int] = pa.compute.list_value_length(column).to_pylist()
+    return lengths
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import random
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import find_executable_batch_size
-from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from transformers.utils.logging import get_logger, tqdm
+from transformers.utils.logging import get_logger
 
-from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
 from ..noise.gradient_sketch.sketch import GradientSketch
 from ..observables.base import Observable
-from ..pool.labeled_split import LABEL_COLUMNS
+from ..pool.columns import LABEL_COLUMNS
 from ..processes.row_shards import Shard
 from ..processes.sharded_weights import is_sharded
-from .batches import split_batch, token_batches
+from .collated_batches import Batch, CollatedBatches
+from .out_of_memory import raise_on_all, with_smaller_batches
+from .progress import Progress
+from .unchanged import evaluation_mode
 
 logger = get_logger(__name__)
-CACHE_BYTES = 2**31
-"""Collated batches kept in memory by each process; further ones are collated again at every pass."""
-
-ESTIMATE_AFTER = 2
-"""Batches after which the time of an observable that says how many `passes` it needs is estimated."""
-
-Batch = Mapping[str, Any]
 Found = list[tuple[list[int], Tensor]]
-PORTABLE = (ValueError, UnsupportedModuleError)
-"""Errors that other processes raise as they are; any other becomes a RuntimeError there."""
 
 
 class Observer:
@@ -82,35 +66,22 @@ class Observer:
         label_columns: Sequence[str] = LABEL_COLUMNS,
     ) -> None:
         self.model, self.dataset, self.rows = model, dataset, rows
-        self.collate, self.prepare, self.accelerator = collate, prepare, accelerator
-        self.num_workers, self.label_columns = num_workers, label_columns
-        self.disable_tqdm = disable_tqdm or not accelerator.is_local_main_process
-        known = row_lengths(dataset)
-        self.unit = "rows" if known is None else "tokens"
-        self.lengths = [1] * len(rows) if known is None else known
-        tokens = None if known is None else max_tokens_per_batch
-        longest = max([1, *self.lengths])
-        most = tokens or batch_size * longest
-        self.limits = {False: most, True: min(most, max(1, train_batch_size // 2) * longest)}
+        self.prepare, self.accelerator = prepare, accelerator
+        self.progress = Progress(disable_tqdm or not accelerator.is_local_main_process)
+        self.batches = CollatedBatches(
+            dataset,
+            collate,
+            batch_size,
+            max_tokens_per_batch,
+            accelerator.process_index,
+            accelerator.num_processes,
+            equally_many=is_sharded(model),  # each forward pass needs every process
+            num_workers=num_workers,
+            label_columns=label_columns,
+        )
+        most, with_graph = self.batches.budget, max(1, train_batch_size // 2) * self.batches.longest
+        self.limits = {False: most, True: min(most, with_graph)}
         """Most tokens at a time, by whether a graph is kept."""
-        self.dealt = token_batches(self.lengths, most)
-        self.estimated = False
-        self._keep_to(most)
-
-    def _keep_to(self, budget: int) -> None:
-        """Cut the batches down to `budget`; every row stays with the process that it was dealt to."""
-        parts = [split_batch(batch, self.lengths, budget) for batch in self.dealt]
-        mine = parts[self.accelerator.process_index :: self.accelerator.num_processes]
-        self.batches = [part for batch in mine for part in batch]
-        self.num_own = len(self.batches)
-        if is_sharded(self.model):  # each forward pass needs every process: who has fewer repeats one, for nothing
-            processes = self.accelerator.num_processes
-            most = max(sum(map(len, parts[process::processes])) for process in range(processes))
-            self.batches += parts[0][:1] * (most - self.num_own)
-        self.budget, self.largest = budget, max((len(part) for batch in parts for part in batch), default=0)
-        self.kept: list[Batch] = []
-        self.kept_bytes = 0
-        self.summary = f"{len(self.rows)} rows in {sum(map(len, parts))} batches of up to {self.largest}"
 
     def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
         """Return one row per row of the data set, in its order, the same on every process: (N, D), on the CPU.
@@ -122,19 +93,17 @@ class Observer:
 
     def try_some(self, observable: Observable) -> None:
         """Pass two rows through the model, for what cannot be observed to be refused before there is much to lose."""
-        with _explaining_missing_labels(self.label_columns):
-            examples = [self.dataset[position] for position in range(min(2, len(self.rows)))]
-            batch = self.collate(examples)
+        count = min(2, len(self.rows))
+        batch = self.batches.collate_first(count)
         with evaluation_mode(self.model), torch.no_grad():
-            _check_rows(observable(self.model, self.prepare(batch)), len(examples))
+            _check_rows(observable(self.model, self.prepare(batch)), count)
 
     @property
     def shard(self) -> Shard | None:
         """The rows that this process observes; None where there is one process."""
         if self.accelerator.num_processes == 1:
             return None
-        mine = self.dealt[self.accelerator.process_index :: self.accelerator.num_processes]
-        indices = torch.tensor(sorted(row for batch in mine for row in batch), dtype=torch.long)
+        indices = torch.tensor(self.batches.own_rows(), dtype=torch.long)
         return Shard(indices, len(self.rows), self.accelerator.device)
 
     def observe_shard(self, observable: Observable, description: str = "observe") -> Tensor:
@@ -149,7 +118,7 @@ class Observer:
             self._check(rows, sorted(positions.tolist()))
         except ValueError as raised:
             error = raised
-        self._agree(error)
+        raise_on_all(error, self.accelerator, single_rows=self.batches.largest == 1)
         return rows
 
     def _observe(self, observable: Observable, description: str) -> Found:
@@ -157,12 +126,12 @@ class Observer:
         keeps_graph = isinstance(observable, GradientSketch)
 
         def attempt(budget: int) -> Found:
-            before = self.limits[keeps_graph]
+            before, unit = self.limits[keeps_graph], self.batches.unit
             if budget < before:
-                logger.warning(f"Out of memory: observing again, {budget} instead of {before} {self.unit} at a time.")
+                logger.warning(f"Out of memory: observing again, {budget} instead of {before} {unit} at a time.")
                 self.limits[keeps_graph] = budget
-            if budget != self.budget:
-                self._keep_to(budget)
+            if budget != self.batches.budget:
+                self.batches.keep_to(budget)
             found, error = None, None
             try:
                 found = self._pass(observable, description)
@@ -170,91 +139,26 @@ class Observer:
                 if is_sharded(self.model):
                     raise  # the others wait for this process's part of the weights, and cannot be asked
                 error = raised
-            self._agree(error)
+            raise_on_all(error, self.accelerator, single_rows=self.batches.largest == 1)
             assert found is not None
             return found
 
-        try:
-            return attempt(self.limits[keeps_graph])
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error):
-                raise
-        found: Found = find_executable_batch_size(attempt, starting_batch_size=int(self.limits[keeps_graph] * 0.9))()
-        return found
-
-    def _agree(self, error: Exception | None) -> None:
-        """Raise on every process what was raised on one, so that none waits for the others."""
-        errors: list[Exception | None] = [error]
-        if self.accelerator.num_processes > 1:
-            known = error is None or type(error) in PORTABLE
-            portable = error if known else RuntimeError(f"{type(error).__name__}: {error}")
-            errors = [None] * self.accelerator.num_processes
-            dist.all_gather_object(errors, portable)
-        raised = [found for found in errors if found is not None]
-        if not raised:
-            return
-        memory = [found for found in raised if should_reduce_batch_size(found)]
-        if len(memory) == len(raised) and self.largest == 1:
-            raise ValueError(
-                "A single row does not fit into memory. Shorten rows (`max_seq_length`), or use another acquisition: "
-                f"{raised[0]}"
-            )
-        others = [found for found in raised if found not in memory]
-        raise (others or memory)[0] from error
+        return with_smaller_batches(attempt, self.limits[keeps_graph])
 
     def _pass(self, observable: Observable, description: str) -> Found:
         found: Found = []
-        started = time.perf_counter()
-        bar = tqdm(total=len(self.batches), desc=description, leave=False, disable=self.disable_tqdm, unit="batch")
-        with bar, evaluation_mode(self.model), torch.no_grad():
-            for number, (positions, batch) in enumerate(zip(self.batches, self._inputs(), strict=True)):
+        batches = self.batches
+        tokens = [len(positions) * batches.lengths[positions[0]] for positions in batches.positions]
+        numbered = enumerate(zip(batches.positions, batches, strict=True))
+        passes = getattr(observable, "passes", None)
+        followed = self.progress.follow(numbered, tokens, passes, description)
+        with closing(followed), evaluation_mode(self.model), torch.no_grad():
+            for number, (positions, batch) in followed:
                 rows = observable(self.model, self.prepare(batch))
                 _check_rows(rows, len(positions))
-                if number < self.num_own:
+                if number < batches.num_own:
                     found.append((positions, rows.cpu()))
-                bar.update()
-                if number + 1 == min(ESTIMATE_AFTER, len(self.batches)):
-                    self._estimate(getattr(observable, "passes", None), time.perf_counter() - started)
         return found
-
-    def _estimate(self, passes: int | None, seconds: float) -> None:
-        """Say once what `passes` over all batches will take if the first ones took `seconds`."""
-        if passes is None or self.estimated:
-            return
-        self.estimated = True
-        tokens = [len(batch) * self.lengths[batch[0]] for batch in self.batches]
-        share = sum(tokens[:ESTIMATE_AFTER]) / max(sum(tokens), 1)
-        logger.info(
-            f"By the first {len(tokens[:ESTIMATE_AFTER])} of {len(tokens)} batches on this process, observing them "
-            f"{'once' if passes == 1 else f'{passes} times'} takes about {passes * seconds / max(share, 1e-9):.0f} s."
-        )
-
-    def _inputs(self) -> Iterator[Batch]:
-        yield from self.kept
-        if not self.kept:
-            logger.info(f"Observing {self.summary}.")
-        rest = self.batches[len(self.kept) :]
-        if not rest:
-            return
-        loader = DataLoader(
-            self.dataset,
-            batch_sampler=rest,
-            collate_fn=self.collate,
-            num_workers=self.num_workers,
-            generator=torch.Generator().manual_seed(0),
-        )
-        keep = self.kept_bytes < CACHE_BYTES
-        batches = iter(loader)
-        while True:
-            with _explaining_missing_labels(self.label_columns):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            if keep:
-                self.kept.append(batch)
-                self.kept_bytes += sum(value.nbytes for value in batch.values() if isinstance(value, Tensor))
-                keep = self.kept_bytes < CACHE_BYTES
-            yield batch
 
     def _gather(self, found: Found) -> Tensor:
         width, dtype = self._width_and_dtype(found)
@@ -289,65 +193,8 @@ class Observer:
         return rows
 
 
-@contextmanager
-def untouched_random_state() -> Iterator[None]:
-    """Put the global random states of Python, NumPy and torch back after the block."""
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-
-
 def _check_rows(rows: Tensor, count: int) -> None:
     if rows.ndim != 2 or len(rows) != count:
         raise ValueError(
             f"An observable must return one row per example: ({count}, D) here, found {tuple(rows.shape)}."
         )
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off inside the block; every module goes back to the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _explaining_missing_labels(label_columns: Sequence[str]) -> Iterator[None]:
-    """Say that a query has no labels where one of `label_columns` is missing; any other error is the collator's own."""
-    try:
-        yield
-    except KeyError as error:
-        missing = _missing_key(error)
-        if missing not in label_columns:
-            raise
-        raise ValueError(
-            f"The data collator or the transform of `train_dataset` asks for {missing!r}, which the examples of a "
-            "query do not have: a query never sees labels. Let it work without them, as the collators of transformers "
-            "do."
-        ) from error
-
-
-def _missing_key(error: KeyError) -> object:
-    """Return the key that was asked for; a worker process tells it at the end of its traceback alone."""
-    key = error.args[0] if error.args else None
-    found = re.search(r"KeyError: '([^']*)'\s*$", str(key)) if "worker process" in str(key) else None
-    return found[1] if found else key
-
-
-def row_lengths(dataset: Dataset) -> list[int] | None:
-    """Return the number of tokens of each row; None where it is not known before rows are collated."""
-    if "input_ids" not in dataset.column_names or dataset.format["type"] == "custom":
-        return None
-    column = dataset.select_columns(["input_ids"]).with_format("arrow")[:].column("input_ids")
-    lengths: list[int] = pa.compute.list_value_length(column).to_pylist()
-    return lengths

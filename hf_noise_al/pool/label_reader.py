@@ -9,9 +9,7 @@ from functools import lru_cache
 
 from .label_values import Classes, is_missing, number_in
 from .pool import Label
-
-MULTI_LABEL = "multi_label_classification"
-REGRESSION = "regression"
+from .problem_type import MULTI_LABEL, REGRESSION
 
 
 @dataclass(frozen=True)
@@ -175,22 +173,6 @@ class LabelReader:
                 f"the label {plain!r} is a list, and the model takes one of {self.num_labels} classes for each row. "
                 "Give its name; for several at once set the model's `problem_type` to 'multi_label_classification'."
             )
-
-
-def classes_of_config(config: object) -> tuple[str, ...] | None:
-    """Return the classes that a model's configuration names; None where it names none, such as LABEL_0.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> classes_of_config(SimpleNamespace(num_labels=2, id2label={0: "bad", 1: "good"}))
-        ('bad', 'good')
-    """
-    given = getattr(config, "id2label", None) or {}
-    names = {int(number): str(name) for number, name in given.items()}
-    ordered = tuple(names.get(number, "") for number in range(getattr(config, "num_labels", 0) or 0))
-    generic = all(name == f"LABEL_{number}" for number, name in enumerate(ordered))
-    tidy = [name.strip() for name in ordered]
-    return None if generic or "" in tidy or len({*tidy}) < len(tidy) else ordered
 
 
 def parse_tags(label: object, names: Sequence[str], num_words: int | None) -> list[int]:

@@ -14,8 +14,8 @@ from ..annotators import Annotator, HeldOutLabels, LabelFile
 from ..annotators.label_file import KnownRows
 from ..exchange.query_file import refuse_other_rows
 from ..pool.label_reader import LabelReader
-from ..pool.labeled_split import PoolDataset
 from ..pool.pool import Annotation, Pool
+from ..pool.pool_dataset import PoolDataset
 from ..run_folder.earlier_run import refuse_own_file
 from ..run_folder.state import ActiveState
 from ..run_folder.stored_run import StoredRun

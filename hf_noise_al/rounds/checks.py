@@ -9,7 +9,7 @@ from transformers.utils.logging import get_logger
 
 from ..acquisition import Acquisition, NoiseStability
 from ..measuring.intervals import few_rows
-from ..noise.gradient_sketch.sketch import refuse_one_by_one_of_shards
+from ..noise.gradient_sketch.followed import refuse_one_by_one_of_shards
 from ..observables.base import Observable, default_observable
 from ..run_folder.state import ActiveState
 from ..run_folder.stored_run import StoredRun

@@ -10,8 +10,9 @@ from accelerate.utils import broadcast_object_list
 
 from ..acquisition import Acquisition, Candidates
 from ..observables.base import Observable, default_observable
-from ..observing.observer import Observer, untouched_random_state
-from ..pool.labeled_split import LABEL_COLUMNS
+from ..observing.observer import Observer
+from ..observing.unchanged import untouched_random_state
+from ..pool.columns import LABEL_COLUMNS
 from ..processes.lost_processes import explaining_lost_processes
 from ..run_folder.pending_query import PendingQuery
 from ..run_folder.stored_run import StoredRun

@@ -21,8 +21,9 @@ from ..augmentation import Augmentation
 from ..files.run_names import CARD_FILE
 from ..measuring.evaluation_sets import name_labels
 from ..observables.base import Observable
-from ..pool.labeled_split import PoolDataset, predicts_classes
 from ..pool.pool import Label, Pool
+from ..pool.pool_dataset import PoolDataset
+from ..pool.problem_type import predicts_classes
 from ..processes.generators import round_generator
 from ..run_folder.fingerprint import DataFingerprint, run_fingerprint
 from ..run_folder.history import RoundRecord

@@ -23,7 +23,8 @@ from ..acquisition import Acquisition, Candidates
 from ..annotators import Annotator
 from ..files.shown_text import one_line
 from ..measuring.evaluation_sets import some_rows, why_nothing_is_measured
-from ..observing.observer import Observer, evaluation_mode, untouched_random_state
+from ..observing.observer import Observer
+from ..observing.unchanged import evaluation_mode, untouched_random_state
 from ..run_folder.stored_run import StoredRun
 from ..training_args import ActiveTrainingArguments
 from ..upstream.trainer import UpstreamTrainer

@@ -13,7 +13,8 @@ from torch import nn
 from ..acquisition import Acquisition
 from ..augmentation import Augmentation
 from ..observables.base import Observable
-from ..pool.labeled_split import PoolDataset, content_hash, rows_hash
+from ..pool.hashes import content_hash, rows_hash
+from ..pool.pool_dataset import PoolDataset
 from ..processes.sharded_weights import class_name, global_numel
 from ..training_args import ActiveTrainingArguments
 

@@ -12,9 +12,10 @@ from transformers.utils.logging import get_logger
 from ..exchange.query_file import write_query_file
 from ..files.run_names import QUERIES_FOLDER, STATE_FILE
 from ..observables.base import WORD_STARTS
+from ..pool.columns import NUM_WORDS, is_text
 from ..pool.label_reader import LabelReader
-from ..pool.labeled_split import NUM_WORDS, PoolDataset, is_text
 from ..pool.pool import Pool
+from ..pool.pool_dataset import PoolDataset
 from ..upstream.trainer import UpstreamTrainer
 from .earlier_run import keep_earlier_run
 from .pending_query import PendingQuery

@@ -89,3 +89,8 @@ def scaled(rows: Tensor, factors: tuple[float, ...]) -> Tensor:
     for factor in factors:
         rows = rows * factor
     return rows
+
+
+def scaled_to_one(rows: Tensor) -> Tensor:
+    """Return the rows times a power of two, so that their largest entry is about one."""
+    return scaled(rows, scale_factors(largest_entry(rows)))

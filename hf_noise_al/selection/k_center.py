@@ -8,14 +8,45 @@ import torch
 from torch import Tensor
 
 from ..processes.row_shards import Shard
-from .distances import largest_entry, lower, scale_factors, scaled, squared_distances
+from .checks import check_finite, check_size
+from .distances import largest_entry, scale_factors, scaled
+from .lazy_distances import LazyDistances
 
-BLOCK_ENTRIES = 2**19
-"""Numbers in the rows that are worked on at once, which should fit a processor's cache."""
-PAIR_ENTRIES = 2**20
-"""Pairs of a row and a center in one matrix product."""
-SCAN_COST = 16
-"""What choosing a new active set costs per row, in numbers read by exact distances."""
+
+def k_center_greedy(
+    rows: Tensor, k: int, centers: Tensor | None = None, first: int | None = None, shard: Shard | None = None
+) -> Tensor:
+    """Choose `k` of the (N, D) `rows`, each the farthest from the origin, the (M, D) `centers` and those before it.
+
+    The first choice without centers is thus the longest row. Of rows equally far the one with the lowest index is
+    chosen, and no row twice: with duplicates or zero rows the rest follows in order of index. With `first` the
+    origin is no center, as suits rows of equal length: that row is chosen first, or, where there are centers (M > 0),
+    the row farthest from them.
+
+    With a `shard` the `rows` are those of this process: every process calls with its own, the same `k`, `centers` and
+    `first`, which is then a candidate's number, and gets the choice among all of them.
+
+    Returns:
+        (k,) distinct indices in order of choice; with a `shard`, numbers of candidates, the same on every process.
+
+    Raises:
+        ValueError: `k` is not between 1 and N, `first` is no row, or a row is not finite (the row is named); with a
+            `shard`, on every process.
+
+    Example:
+        >>> k_center_greedy(torch.tensor([[1.0, 0.0], [3.0, 0.0], [3.0, 0.1], [0.0, 2.0]]), k=3).tolist()
+        [2, 3, 0]
+    """
+    if shard is not None:
+        rows = shard.check(rows)
+    size = len(rows) if shard is None else shard.size
+    check_finite(rows, shard)
+    check_size(k, size)
+    if centers is not None:
+        check_finite(centers)
+    if first is not None and not 0 <= first < size:
+        raise ValueError(f"`first` must be the index of one of the {size} rows, got {first}. Count from 0.")
+    return choose(rows, k, centers if centers is not None and len(centers) else None, first, shard)
 
 
 def choose(
@@ -26,7 +57,7 @@ def choose(
     shard: Shard | None = None,
     block_rows: int | None = None,
 ) -> Tensor:
-    """Return what `selection.choosing.k_center_greedy` describes, of finite rows and a `k` that is in range."""
+    """Return what `k_center_greedy` describes, of finite rows and a `k` that is in range."""
     largest = max(largest_entry(rows), 0.0 if centers is None else largest_entry(centers))
     dtype = rows.dtype if centers is None else torch.promote_types(rows.dtype, centers.dtype)
     if shard is not None:
@@ -62,170 +93,3 @@ def _next(distances: LazyDistances, forced: int | None, shard: Shard | None) -> 
     best = max(range(len(offers)), key=lambda process: offers[process, :2].tolist())
     number = -int(offers[best, 1])
     return number, shard.position(number), offers[best, 2:].to(distances.rows.device, distances.dtype)
-
-
-class LazyDistances:
-    """Squared distances of rows to the nearest center, computed as far as they decide which row is farthest.
-
-    Distances to a growing set of centers only fall, so what a row's distance was is an upper bound. An *active set* of
-    the rows with the largest bounds is kept exact. While its farthest row beats every bound outside, that row is the
-    farthest of all. When it does not, the rows that could be farther are caught up with the centers that they missed,
-    and a new active set is formed. Where that saves too little, every row is kept exact for a while.
-
-    A row's distance is computed by the same operations on the same numbers whatever stands beside it: the farthest
-    row is, to the last bit and with the lowest position among equals, that of the loop over all rows and centers.
-
-    Args:
-        rows: (N, D), finite; left as they are.
-        dtype: In which distances are computed.
-        factors: Powers of two that every row is multiplied by (`scale_factors`).
-        from_origin: Whether the origin is a center.
-        num_centers: How many centers will be added at most.
-        block_rows: Rows in the active set and in a block.
-    """
-
-    def __init__(
-        self,
-        rows: Tensor,
-        dtype: torch.dtype,
-        factors: tuple[float, ...],
-        from_origin: bool,
-        num_centers: int,
-        block_rows: int | None = None,
-    ) -> None:
-        size, width = rows.shape
-        self.rows, self.dtype, self.factors = rows, dtype, factors
-        self.block_rows = block_rows or max(BLOCK_ENTRIES // max(width, 1), 256)
-        self.squared = rows.new_full((size,), math.inf, dtype=dtype)
-        self.positions = torch.arange(size, device=rows.device)
-        self.seen = torch.zeros_like(self.positions)  # how many of the recent centers each row has met
-        capacity = min(num_centers, max(self.block_rows, size // 8))
-        self.recent = rows.new_empty(capacity, width, dtype=dtype)
-        self.num_recent = 0
-        self.active, self.active_block = self.positions[:0], self.recent[:0]
-        self.active_squared, self.active_best = self.squared[:0], 0
-        self.rival = (math.inf, 0)
-        self.eager_left, self.patience = 0, 1
-        self.work = self.added = 0  # since the last active set was formed
-        if size <= self.block_rows:
-            self.rows, self.factors, self.eager_left = self.block(slice(None)), (), num_centers
-        if from_origin:
-            self._lower_all(self.recent.new_zeros(width))
-
-    def block(self, positions: Tensor | slice) -> Tensor:
-        """Return the scaled rows at `positions`: (B, D), contiguous."""
-        taken = self.rows[positions] if isinstance(positions, slice) else self.rows.index_select(0, positions)
-        return scaled(taken.to(self.dtype).contiguous(), self.factors)
-
-    def row(self, position: int) -> Tensor:
-        """Return one scaled row: (D,)."""
-        return scaled(self.rows[position].to(self.dtype), self.factors)
-
-    def farthest(self) -> tuple[float, int | None]:
-        """Return the largest squared distance and the lowest position that has it; None where there are no rows."""
-        if not len(self.rows):
-            return -math.inf, None
-        leader = self._leader()
-        if not self.eager_left and leader <= self.rival:
-            self._refill()
-            leader = self._leader()
-        return leader[0], -leader[1]
-
-    def add(self, center: Tensor, position: int | None = None) -> None:
-        """Take in the scaled (D,) `center`; the row at `position`, which was farthest, is it and never is again."""
-        if position is not None:
-            self.squared[position] = -1
-            self.active_squared[self.active_best : self.active_best + 1] = -1
-        if self.eager_left:
-            self._lower_all(center)
-            self.eager_left -= 1
-            return
-        if self.num_recent == len(self.recent):
-            self._forget_recent()
-        self.recent[self.num_recent] = center
-        self.num_recent += 1
-        self.active_squared = torch.minimum(self.active_squared, squared_distances(self.active_block, center))
-        self.work += self.active_block.numel()
-        self.added += 1
-
-    def _leader(self) -> tuple[float, int]:
-        """Return the largest distance to be exact and its lowest position, negated: the larger leads."""
-        if self.eager_left:
-            best = int(self.squared.argmax())  # the first of equals
-            return float(self.squared[best]), -best
-        if not len(self.active):
-            return -math.inf, 0
-        self.active_best = int(self.active_squared.argmax())
-        return float(self.active_squared[self.active_best]), -int(self.active[self.active_best])
-
-    def _refill(self) -> None:
-        """Catch up whatever could be farthest, and form a new active set."""
-        self._store()
-        self._catch_up(leading(self.squared, self.block_rows))
-        exact = self.seen == self.num_recent
-        best = int(self.squared.masked_fill(~exact, -math.inf).argmax())
-        ahead = (self.squared > self.squared[best]) | ((self.squared == self.squared[best]) & (self.positions < best))
-        self._catch_up((ahead & ~exact).nonzero()[:, 0])
-        self.work += SCAN_COST * len(self.rows)
-        eager_work = self.added * self.rows.numel()
-        if self.added and self.work > eager_work / 2:
-            self.eager_left = self.patience
-            self.patience *= 2
-            self._activate(self.positions[:0])
-            self._forget_recent()
-        else:
-            if self.added:
-                self.patience = max(self.patience // 2, 1)
-            active = leading(self.squared, self.block_rows)
-            self._catch_up(active)
-            self._activate(active)
-        self.work = self.added = 0
-
-    def _activate(self, positions: Tensor) -> None:
-        """Make the rows at the ascending `positions`, which are exact, the active set."""
-        self.active, self.active_squared, self.active_best = positions, self.squared[positions], 0
-        self.active_block = self.block(positions)
-        outside = self.squared.index_fill(0, positions, -math.inf)
-        best = int(outside.argmax())
-        self.rival = float(outside[best]), -best
-
-    def _store(self) -> None:
-        self.squared[self.active] = self.active_squared
-        self.seen[self.active] = self.num_recent
-
-    def _forget_recent(self) -> None:
-        """Catch up every row, so that no center need be kept."""
-        self._store()
-        self._catch_up(self.positions)
-        self.num_recent = 0
-        self.seen.zero_()
-
-    def _lower_all(self, center: Tensor) -> None:
-        for start in range(0, len(self.rows), self.block_rows):
-            part = slice(start, start + self.block_rows)
-            self.squared[part] = torch.minimum(self.squared[part], squared_distances(self.block(part), center))
-
-    def _catch_up(self, positions: Tensor) -> None:
-        """Make the rows at `positions` exact."""
-        stale = positions[self.seen[positions] < self.num_recent]
-        if not len(stale):
-            return
-        for part in stale[self.seen[stale].argsort()].split(self.block_rows):  # of like age, which share a product
-            rows, squared = self.block(part), self.squared[part]
-            missed = self.recent[int(self.seen[part].min()) : self.num_recent]
-            for centers in missed.split(max(PAIR_ENTRIES // len(part), 1)):
-                squared, pairs = lower(squared, rows, centers)
-                self.work += pairs * rows.shape[1]
-            self.work += rows.numel()
-            self.squared[part] = squared
-            self.seen[part] = self.num_recent
-
-
-def leading(values: Tensor, size: int) -> Tensor:
-    """Return the positions of the `size` largest of the (N,) `values`, the lowest of equals, in ascending order."""
-    if size >= len(values):
-        return torch.arange(len(values), device=values.device)
-    least = values.topk(size).values[-1]
-    above = (values > least).nonzero()[:, 0]
-    equal = (values == least).nonzero()[: size - len(above), 0]
-    return torch.cat([above, equal]).sort().values

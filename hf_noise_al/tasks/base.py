@@ -13,9 +13,9 @@ from transformers import TrainerCallback
 
 from ..augmentation import Augmentation
 from ..files.shown_text import listed
-from ..loading.loading import LABELS
+from ..loading.data import LABELS
 from ..observables.base import Observable
-from ..pool.labeled_split import column_beside
+from ..pool.columns import column_beside
 from ..pool.places import Place, Source
 from ..pool.pool import Label
 from ..settings.arguments import DataArguments, ModelArguments

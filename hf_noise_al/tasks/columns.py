@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datasets import Dataset, Image, Value
 
 from ..files.shown_text import listed
-from ..loading.loading import LABELS
+from ..loading.data import LABELS
 from ..pool.places import row_at
 from ..settings.recipe import did_you_mean
 

@@ -14,9 +14,7 @@ from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
 from ..files.shown_text import listed
-from ..pool.label_reader import MULTI_LABEL as MULTI_LABEL
-from ..pool.label_reader import REGRESSION as REGRESSION
-from ..pool.label_reader import classes_of_config
+from ..pool.columns import column_beside, declared_classes, is_text, item_feature
 from ..pool.label_values import (
     MISSING,
     MISSING_CLASS,
@@ -27,8 +25,10 @@ from ..pool.label_values import (
     is_missing,
     plain_text,
 )
-from ..pool.labeled_split import column_beside, declared_classes, is_text, item_feature
 from ..pool.places import Place, Source, row_at
+from ..pool.problem_type import MULTI_LABEL as MULTI_LABEL
+from ..pool.problem_type import REGRESSION as REGRESSION
+from ..pool.problem_type import classes_of_config
 from ..settings.arguments import DataArguments
 
 logger = logging.get_logger(__name__)

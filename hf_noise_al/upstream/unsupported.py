@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, Trainer, get_scheduler
 from transformers.debug_utils import DebugOption
 from transformers.utils.import_utils import is_liger_kernel_available, is_torch_xla_available
 
-from ..noise.perturbation import check_sharded_precision
+from ..noise.full_precision import check_sharded_precision
 from ..processes.sharded_weights import is_sharded
 from ..training_args import ActiveTrainingArguments
 

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 from variants import VARIANTS, Bench, Unavailable
 
-from hf_noise_al.observing.observer import untouched_random_state
+from hf_noise_al.observing.unchanged import untouched_random_state
 
 LIBRARIES = "torch transformers datasets accelerate numpy hf-noise-al baal small-text scikit-activeml".split()
 PEERS = ("baal", "small_text", "scikit_activeml")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hf_noise_al import BADGE, BALD, Acquisition, ActiveTrainer, Candidates, NoiseStability, k_center_greedy
-from hf_noise_al.commands.run import prepare
+from hf_noise_al.commands.prepare import prepare
 from hf_noise_al.observing.observer import Observer
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 
 

@@ -13,15 +13,18 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from acquisition_contract import calls, candidates_of, generator
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
 from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
-from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
+from hf_noise_al.noise.parameter_filter import perturbed_tensors
+from hf_noise_al.noise.perturbation import perturbed
 from hf_noise_al.observables.base import features, probabilities
-from hf_noise_al.selection.choosing import SelectionName, k_center_greedy, row_norms, select_rows
+from hf_noise_al.selection.checks import row_norms
+from hf_noise_al.selection.choosing import SelectionName, select_rows
+from hf_noise_al.selection.k_center import k_center_greedy
+from hf_noise_al.testing import calls, candidates_of, generator
 
 finite_differences = partial(NoiseStability, estimator="finite_difference")
 

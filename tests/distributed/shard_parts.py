@@ -8,8 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hf_noise_al.processes.row_shards import Shard
-from hf_noise_al.selection import k_center
-from hf_noise_al.selection.choosing import k_center_greedy
+from hf_noise_al.selection.k_center import choose, k_center_greedy
 
 Deal = Callable[[int, int], Tensor]
 """(candidates, processes) -> the process of each candidate."""
@@ -54,7 +53,7 @@ def choices(deal: Deal, block_rows: int | None) -> dict[str, list[int]]:
     found = {}
     for name, (rows, k, centers, first) in cases().items():
         part, shard = part_of(rows, deal)
-        found[name] = k_center.choose(shard.check(part), k, centers, first, shard, block_rows).tolist()
+        found[name] = choose(shard.check(part), k, centers, first, shard, block_rows).tolist()
     return found
 
 

@@ -1,4 +1,4 @@
-"""Started on several processes by test_sharded.py; what each process found goes to ``FOLDER/found-RANK.json``.
+"""Done on several processes by test_sharded.py; what each process found goes to ``FOLDER/found-RANK.json``.
 
 Simulated: accelerate shards on accelerators only, so it is told here that the gloo processes of this CPU are some; the
 variable SIMULATED says by what, fsdp2 or zero3.
@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from tiny_run import make_model, make_pool, outcome
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_noise_al import ActiveTrainer, NoiseStability
-from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
+from hf_noise_al.noise.parameter_filter import perturbed_tensors
+from hf_noise_al.noise.perturbation import perturbed
 from hf_noise_al.observables.base import probabilities
 from hf_noise_al.processes.sharded_weights import gathered_dtypes, global_norms, is_sharded, local, settle, whole
 from hf_noise_al.upstream.weight_files import whole_weights
@@ -288,8 +289,7 @@ PARTS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def main() -> None:
-    folder, parts = Path(sys.argv[1]), sys.argv[2:]
+def main(folder: Path, parts: Sequence[str]) -> None:
     simulated = os.environ.get("SIMULATED")
     if simulated == "fsdp2":
         take_these_processes_for_gpus()
@@ -300,5 +300,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), sys.argv[2:])
     torch.distributed.destroy_process_group()  # its threads, still there at exit, can abort the process

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import shard_parts
 
-from hf_noise_al.selection.choosing import k_center_greedy
+from hf_noise_al.selection.k_center import k_center_greedy
 
 pytestmark = pytest.mark.slow  # it starts interpreters
 

@@ -10,8 +10,8 @@ import pytest
 from datasets import Dataset, Value
 
 from hf_noise_al.loading.csv_files import read_csv_files
-from hf_noise_al.loading.loading import load_data, load_pool
-from hf_noise_al.pool.labeled_split import content_hash
+from hf_noise_al.loading.data import load_data, load_pool
+from hf_noise_al.pool.hashes import content_hash
 from hf_noise_al.settings.arguments import DataArguments
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+from hf_noise_al.loading.data import load_pool
 from hf_noise_al.loading.json_files import read_json_files
-from hf_noise_al.loading.loading import load_pool
 from hf_noise_al.settings.arguments import DataArguments
 
 BIG = "x" * 1000
@@ -59,7 +59,7 @@ def test_mixed_values_are_text_as_they_were_written(
 
 def test_objects_that_differ_do_not_make_a_file_read_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(lines({"text": "a", "about": {"by": 1}}, {"text": "b", "about": {"by": "x"}}))
-    monkeypatch.setattr("hf_noise_al.loading.loading.read_json_files", lambda files: pytest.fail("read by line"))
+    monkeypatch.setattr("hf_noise_al.loading.splits.read_json_files", lambda files: pytest.fail("read by line"))
     try:
         assert pool(path)["text"][:] == ["a", "b"]
     except pytest.fail.Exception:

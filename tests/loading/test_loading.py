@@ -11,15 +11,11 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, set_seed
 
-from hf_noise_al.loading.loading import (
-    _measuring_rows,
-    load_data,
-    load_digits_images,
-    load_image_processor,
-    load_model_config,
-    load_tokenizer,
-    model_factory,
-)
+from hf_noise_al.loading.data import load_data
+from hf_noise_al.loading.models import load_model_config, model_factory
+from hf_noise_al.loading.processors import load_image_processor, load_tokenizer
+from hf_noise_al.loading.splits import load_digits_images
+from hf_noise_al.loading.validation_rows import _measuring_rows
 from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 
 RESNET = {"model_type": "resnet", "embedding_size": 4, "hidden_sizes": [4], "depths": [1], "layer_type": "basic"}
@@ -130,7 +126,7 @@ def test_splits_that_cannot_be_used_are_refused(
 ) -> None:
     DatasetDict({"train": rows}).save_to_disk(tmp_path)
     splits = DatasetDict({"train": rows, "validation": rows, "test": rows.select([])})  # datasets writes no empty one
-    monkeypatch.setattr("hf_noise_al.loading.loading.load_from_disk", lambda path: splits)
+    monkeypatch.setattr("hf_noise_al.loading.splits.load_from_disk", lambda path: splits)
     with pytest.raises(ValueError, match=message):
         load_data(data(tmp_path, **settings))
 

@@ -9,7 +9,8 @@ import PIL.Image
 import pytest
 from tiny_images import make_pixels
 
-from hf_noise_al.loading.loading import load_data, load_image_processor, load_pool
+from hf_noise_al.loading.data import load_data, load_pool
+from hf_noise_al.loading.processors import load_image_processor
 from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 from hf_noise_al.tasks import TASKS
 

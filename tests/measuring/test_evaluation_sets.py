@@ -5,7 +5,7 @@ from datasets import Dataset
 from tiny_run import make_pool
 
 from hf_noise_al.measuring.evaluation_sets import name_labels, some_rows, why_nothing_is_measured
-from hf_noise_al.pool.labeled_split import PoolDataset
+from hf_noise_al.pool.pool_dataset import PoolDataset
 
 
 def test_labels_are_called_as_in_the_labeled_split_of_the_pool() -> None:

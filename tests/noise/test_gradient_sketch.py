@@ -7,22 +7,20 @@ from typing import Any
 import pytest
 import sketch_models
 import torch
-from acquisition_contract import candidates_of, generator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
+from hf_noise_al.noise.gradient_sketch.first_batch import MOST_CHECKS
+from hf_noise_al.noise.gradient_sketch.followed import unsupported_tensors
 from hf_noise_al.noise.gradient_sketch.layer_rules import LayerGradient, Vectors
 from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
-from hf_noise_al.noise.gradient_sketch.sketch import (
-    MOST_CHECKS,
-    GradientSketch,
-    num_backward_passes,
-    unsupported_tensors,
-)
-from hf_noise_al.noise.perturbation import perturbed, perturbed_tensors
+from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch, num_backward_passes
+from hf_noise_al.noise.parameter_filter import perturbed_tensors
+from hf_noise_al.noise.perturbation import perturbed
 from hf_noise_al.observables.base import features, probabilities
-from hf_noise_al.selection.choosing import row_norms
+from hf_noise_al.selection.checks import row_norms
+from hf_noise_al.testing import candidates_of, generator
 
 
 def mean_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -494,7 +492,7 @@ def test_a_part_of_the_examples_is_refused_in_later_batches_too() -> None:
 
 def test_an_empty_batch_has_no_rows() -> None:
     sketch = GradientSketch(nn.Sequential(nn.Linear(4, 2)), 1e-3, generator(), observable=plain)
-    assert sketch(sketch.modules[0][0], {"input": torch.zeros(0, 4)}).shape == (0, 512)
+    assert sketch(sketch.followed.tapped[0][0], {"input": torch.zeros(0, 4)}).shape == (0, 512)
 
 
 def test_examples_that_mix_are_refused_where_weights_are_sharded_and_the_first_batch_has_one_row(

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import sketch_models
 import torch
-from acquisition_contract import generator
 from test_gradient_sketch import (
     Detached,
     Functional,
@@ -21,10 +20,12 @@ from test_gradient_sketch import (
 from torch import Tensor, nn
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
+from hf_noise_al.noise.gradient_sketch.followed import refuse_one_by_one_of_shards, unsupported_tensors
 from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
-from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch, refuse_one_by_one_of_shards, unsupported_tensors
-from hf_noise_al.noise.perturbation import perturbed_tensors
+from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch
+from hf_noise_al.noise.parameter_filter import perturbed_tensors
 from hf_noise_al.observables.base import probabilities
+from hf_noise_al.testing import generator
 
 
 def one_by_one(model: nn.Module, **settings: Any) -> GradientSketch:
@@ -96,8 +97,8 @@ def test_used_weights_are_found_and_counted_with_their_module() -> None:
     model, rows = Functional(nn.Linear(4, 2)).double(), torch.randn(3, 4, dtype=torch.float64)
     sketch = one_by_one(model)
     sketch(model, {"input": rows})
-    assert list(sketch.direct) == ["other.weight"]
-    assert [known for _, known in sketch.modules] == [{"weight": "linear.weight"}]
+    assert list(sketch.followed.direct) == ["other.weight"]
+    assert [known for _, known in sketch.followed.tapped] == [{"weight": "linear.weight"}]
 
 
 @pytest.mark.parametrize("size", [3, 1])

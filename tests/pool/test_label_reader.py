@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_noise_al.pool.label_reader import MULTI_LABEL, REGRESSION, LabelReader, classes_of_config, parse_tags
+from hf_noise_al.pool.label_reader import LabelReader, parse_tags
 from hf_noise_al.pool.label_values import UnknownClass
+from hf_noise_al.pool.problem_type import MULTI_LABEL, REGRESSION, classes_of_config
 
 STARS = ("1", "2", "3", "4", "5")
 SEVERAL = LabelReader(("toxic", "spam", "1"), 3, MULTI_LABEL)

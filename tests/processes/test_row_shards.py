@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from hf_noise_al.processes.row_shards import Shard
-from hf_noise_al.selection.choosing import check_finite, k_center_greedy
+from hf_noise_al.selection.checks import check_finite
+from hf_noise_al.selection.k_center import k_center_greedy
 
 
 def whole(size: int) -> Shard:

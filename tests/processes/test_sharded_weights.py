@@ -11,7 +11,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
-from hf_noise_al.noise.perturbation import full_precision, perturbed_tensors
+from hf_noise_al.noise.full_precision import full_precision
+from hf_noise_al.noise.parameter_filter import perturbed_tensors
 from hf_noise_al.processes.sharded_weights import (
     check_layout,
     class_name,

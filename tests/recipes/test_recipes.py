@@ -19,7 +19,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTImagePro
 
 from hf_noise_al.commands.main import main
 from hf_noise_al.experiments.learning_curve import LearningCurve
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import find_recipe, list_recipes
 
 ROOT = Path(__file__).resolve().parents[2]

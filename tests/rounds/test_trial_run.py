@@ -18,8 +18,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.commands import main as cli
-from hf_noise_al.commands.run import prepare, train
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.commands.prepare import prepare
+from hf_noise_al.commands.run import train
+from hf_noise_al.settings.parsing import parse
 
 
 def in_numbers(rows: Dataset) -> Dataset:

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hf_noise_al.selection import distances, k_center
-from hf_noise_al.selection.choosing import k_center_greedy
-from hf_noise_al.selection.k_center import LazyDistances, choose, leading
+from hf_noise_al.selection import distances, lazy_distances
+from hf_noise_al.selection.k_center import choose, k_center_greedy
+from hf_noise_al.selection.lazy_distances import LazyDistances, leading
 
 KINDS = (
     "normal",
@@ -145,7 +145,7 @@ class Count:
             self.refills += 1
             refill(lazy)
 
-        for module in (distances, k_center):
+        for module in (distances, lazy_distances):
             patch.setattr(module, "squared_distances", counting)
         patch.setattr(LazyDistances, "_refill", refilling)
 
@@ -173,7 +173,7 @@ def test_no_rows_take_much_more_than_the_plain_loop(monkeypatch: pytest.MonkeyPa
 
 def test_every_row_is_kept_exact_for_ever_longer_where_laziness_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, k = make_rows("normal", 200, 5, 0, torch.float32), 100
-    monkeypatch.setattr(k_center, "SCAN_COST", 10**6)
+    monkeypatch.setattr(lazy_distances, "SCAN_COST", 10**6)
     count = Count(monkeypatch)
     assert choose(rows, k, block_rows=10).tolist() == plain(rows, k)
     assert 5 <= count.refills < 2 * math.log2(k), "twice as long each time"

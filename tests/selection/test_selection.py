@@ -13,18 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hf_noise_al.selection.choosing import (
-    SelectionName,
-    check_finite,
-    check_size,
-    k_center_greedy,
-    k_dpp,
-    k_means_plus_plus,
-    k_means_plus_plus_of_products,
-    row_norms,
-    select_rows,
-    top_k,
-)
+from hf_noise_al.selection.checks import check_finite, check_size, row_norms
+from hf_noise_al.selection.choosing import SelectionName, select_rows, top_k
+from hf_noise_al.selection.k_center import k_center_greedy
+from hf_noise_al.selection.k_dpp import k_dpp
+from hf_noise_al.selection.k_means import k_means_plus_plus, k_means_plus_plus_of_products
 
 SELECTIONS = get_args(SelectionName)
 

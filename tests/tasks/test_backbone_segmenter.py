@@ -15,7 +15,7 @@ from transformers import (
     SegformerConfig,
 )
 
-from hf_noise_al.loading.loading import model_factory
+from hf_noise_al.loading.models import model_factory
 from hf_noise_al.settings.arguments import ModelArguments
 from hf_noise_al.tasks.masks.backbone_segmenter import (
     AutoSegmenter,

@@ -30,7 +30,7 @@ from transformers import (
 
 from hf_noise_al.commands.main import main
 from hf_noise_al.experiments.learning_curve import LearningCurve
-from hf_noise_al.loading.loading import load_image_processor
+from hf_noise_al.loading.processors import load_image_processor
 from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 
 STORED = Features({"image": Image(), "label": Value("int64")})

@@ -23,12 +23,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForSemanticSegmentation
 
-import hf_noise_al.observing.observer
+import hf_noise_al.observing.collated_batches
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.commands.main import main
-from hf_noise_al.commands.run import prepare, train
+from hf_noise_al.commands.prepare import prepare
+from hf_noise_al.commands.run import train
 from hf_noise_al.observables.pixels import segmentation_map
-from hf_noise_al.settings.arguments import DataArguments, ModelArguments, parse
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 from hf_noise_al.tasks import TASKS
 from hf_noise_al.tasks.masks.masks import decode_mask
@@ -331,7 +333,7 @@ class LiveBytes(TorchDispatchMode):
 @pytest.fixture
 def without_kept_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep no collated batches between passes; a query keeps 2 GiB of them, whatever the number of images."""
-    monkeypatch.setattr(hf_noise_al.observing.observer, "CACHE_BYTES", 0)
+    monkeypatch.setattr(hf_noise_al.observing.collated_batches, "CACHE_BYTES", 0)
     yield
 
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from acquisition_contract import generator
 from tiny_images import SMALL, TASK, make_small
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
-from hf_noise_al.loading.loading import load_model_config, model_factory
-from hf_noise_al.noise.gradient_sketch.sketch import unsupported_tensors
+from hf_noise_al.loading.models import load_model_config, model_factory
+from hf_noise_al.noise.gradient_sketch.followed import unsupported_tensors
 from hf_noise_al.observables.base import Observable, features, probabilities
-from hf_noise_al.selection.choosing import row_norms
+from hf_noise_al.selection.checks import row_norms
 from hf_noise_al.settings.arguments import ModelArguments
+from hf_noise_al.testing import generator
 
 each_network = pytest.mark.parametrize("model_type", list(SMALL))
 CHANNELS = 2

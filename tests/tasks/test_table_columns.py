@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_noise_al.loading.loading import load_data
+from hf_noise_al.loading.data import load_data
 from hf_noise_al.settings.arguments import DataArguments
 from hf_noise_al.tasks import TASKS
 from hf_noise_al.tasks.tables.table_columns import table_columns, trained_columns

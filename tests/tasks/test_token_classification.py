@@ -23,9 +23,9 @@ from transformers import (
 from hf_noise_al import ActiveTrainer, ActiveTrainingArguments, LabelFile
 from hf_noise_al.commands.main import main
 from hf_noise_al.experiments.learning_curve import LearningCurve
-from hf_noise_al.loading.loading import model_factory
+from hf_noise_al.loading.models import model_factory
 from hf_noise_al.pool.label_reader import parse_tags
-from hf_noise_al.pool.labeled_split import PoolDataset
+from hf_noise_al.pool.pool_dataset import PoolDataset
 from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 from hf_noise_al.tasks import TASKS, Prepared
 from hf_noise_al.tasks.words.tags import TAGS, TagTargets

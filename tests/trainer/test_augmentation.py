@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from acquisition_contract import generator
 from tiny_images import image_trainer, make_images, prepare_images
 from tiny_run import assert_same_outcome, outcome
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from hf_noise_al.settings.arguments import DataArguments
 from hf_noise_al.settings.recipe import InvalidArgument
 from hf_noise_al.tasks import TASKS
 from hf_noise_al.tasks.images.image_classification import image_augmentation
+from hf_noise_al.testing import generator
 
 BOTH = ImageAugmentation(flip=True, crop_padding=2)
 SETTINGS: dict[str, Any] = {"num_rounds": 2, "num_train_epochs": 2, "acquisition_kwargs": {"num_projections": 16}}

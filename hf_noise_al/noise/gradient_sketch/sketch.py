@@ -6,9 +6,8 @@ hundreds of noises at once: Deep Active Learning with Noise Stability (AAAI 2024
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,42 +17,14 @@ from torch import Tensor, nn
 from ...observables.base import Observable, is_multi_label, probabilities
 from ...processes.generators import named_generator
 from ...processes.sharded_weights import global_norms, global_numel, global_shape, is_sharded, is_zero3, settle
-from ..perturbation import check_noise_scale, perturbed_tensors
-from .layer_rules import LayerGradient, Matrices, Vectors, layer_gradient, why_unsupported
-from .layer_taps import LayerTaps, UnsupportedModuleError, cannot_tell_apart, ignore
+from ..parameter_filter import perturbed_tensors
+from ..perturbation import check_noise_scale
+from .first_batch import check_alone, check_together, require_row_per_example
+from .followed import Followed, refuse_one_by_one_of_shards, refuse_unsupported_tensors, without_rule
+from .layer_rules import LayerGradient, Matrices, Vectors, layer_gradient
+from .layer_taps import LayerTaps, cannot_tell_apart
 from .rank_one_noise import RankOneNoise
-from .weight_use import decisive, decisive_tensors, detached, requiring_gradients, used_directly
-
-MOST_CHECKS = 6
-"""Backward passes that show at most whether the model computes each example on its own; always, where it is sharded."""
-
-ALONE_TOLERANCE = 1e-3
-"""What the outputs of an example may differ by, alone and in a batch, relative to the largest."""
-
-
-def unsupported_tensors(model: nn.Module, parameter_filter: str = "weight") -> list[str]:
-    """Name the perturbed tensors of `model` that the gradient sketch cannot project, each with the reason."""
-    return [f"{name} ({why})" for name, why in _without_rule(model, parameter_filter).items()]
-
-
-def refuse_unsupported_tensors(model: nn.Module, parameter_filter: str) -> None:
-    """Raise UnsupportedModuleError where `unsupported_tensors` names any."""
-    if unsupported := unsupported_tensors(model, parameter_filter):
-        raise UnsupportedModuleError(
-            f"The gradient sketch has no rule for {len(unsupported)} of the perturbed tensors: "
-            f"{', '.join(unsupported[:5])}{', ...' if len(unsupported) > 5 else ''}. "
-            "Use one_by_one=True or estimator='finite_difference', or leave them out by `parameter_filter`."
-        )
-
-
-def refuse_one_by_one_of_shards(sharded: bool) -> None:
-    """Raise UnsupportedModuleError where weights are `sharded`: each pass of an example would need every process."""
-    if sharded:
-        raise UnsupportedModuleError(
-            "The gradient sketch cannot take examples one by one where weights are sharded: processes would need as "
-            "many passes as the one with most. Use one_by_one=False, estimator='finite_difference' or "
-            "DistributedDataParallel."
-        )
+from .weight_use import requiring_gradients
 
 
 def num_backward_passes(model: nn.Module, observable: Observable, num_output_projections: int) -> int:
@@ -81,7 +52,7 @@ class GradientSketch:
         model: In the precision that it is to run in.
         noise_scale: Length of the noise on each tensor relative to the tensor's.
         generator: CPU generator; exactly one number is drawn.
-        parameter_filter: Which tensors, see `hf_noise_al.noise.perturbation.perturbed_tensors`.
+        parameter_filter: Which tensors, see `hf_noise_al.noise.parameter_filter.perturbed_tensors`.
         observable: What is differentiated: ``(model, inputs) -> (B, D)``.
         num_projections: Width of a row.
         num_output_projections: Most output directions.
@@ -119,13 +90,9 @@ class GradientSketch:
         norms = dict(zip(tensors, global_norms(list(tensors.values())), strict=True))
         self.scales = {name: noise_scale * norms[name] / math.sqrt(global_numel(t)) for name, t in tensors.items()}
         self.shapes = {name: torch.Size(global_shape(tensor)) for name, tensor in tensors.items()}
-        names = {id(tensor): name for name, tensor in tensors.items()}
-        held = [(module, _names_held(module, names)) for module in model.modules()]
-        self.modules = [(module, known) for module, known in held if known]
-        self.direct: dict[str, Tensor] = {}
-        """Tensors that are differentiated themselves, in the place of the outputs of the modules that hold them."""
+        self.followed = Followed(model, tensors)
         if one_by_one:  # else they were refused above
-            self._take_directly(tensors, _without_rule(model, parameter_filter))
+            self.followed.take_directly(without_rule(model, parameter_filter))
         self.observable, self.one_by_one = observable, one_by_one
         self.num_projections, self.num_output_projections = num_projections, num_output_projections
         self.backward_once = any(map(is_zero3, model.parameters()))
@@ -139,20 +106,26 @@ class GradientSketch:
         # hooks of a compiled model may be compiled away
         with torch.compiler.set_stance("force_eager"), torch.enable_grad():
             if size and not self._checked:
-                if examples:
-                    self._check_alone(model, inputs, examples)
-                else:
-                    self._check(model, _twice(inputs) if size == 1 else inputs, max(size, 2))
+                self._check(model, inputs, size, examples)
                 self._checked = True
             if examples:
                 return torch.cat([self._rows(model, example, 1) for example in examples])
             return self._rows(model, inputs, size)
 
+    def _check(self, model: nn.Module, inputs: Mapping[str, Any], size: int, examples: list[dict[str, Any]]) -> None:
+        observable = partial(self.observable, model)
+        if examples:
+            check_alone(self.followed, observable, inputs, examples, next(model.parameters()).device.type)
+            return
+        batch = _twice(inputs) if size == 1 else inputs
+        graphs = partial(self._graphs, model, batch)
+        check_together(self.followed, partial(observable, batch), max(size, 2), graphs, is_sharded(model))
+
     def _rows(self, model: nn.Module, inputs: Mapping[str, Any], size: int) -> Tensor:
-        with requiring_gradients(self.direct.values()), LayerTaps(self.modules, size) as taps:
+        with requiring_gradients(self.followed.direct.values()), LayerTaps(self.followed.tapped, size) as taps:
             outputs = self.observable(model, inputs)
-            _check_size(outputs, size)
-            if not size or not outputs.requires_grad:  # no perturbed tensor has a say in them
+            require_row_per_example(outputs, size)
+            if not size or not outputs.requires_grad:  # no perturbed tensor changes them
                 return outputs.new_zeros(size, self.num_projections)
             graphs = self._graphs(model, inputs, outputs)
             directions = self._directions_for(model, outputs)
@@ -182,8 +155,9 @@ class GradientSketch:
                 if self.scales[name]:
                     add(name, layer_gradient(module, parameter, inputs, gradient, taps.size))
 
-        gradients = taps.backward(outputs @ vector, see, list(self.direct.values()))
-        for name, gradient in zip(self.direct, gradients, strict=True):
+        direct = self.followed.direct
+        gradients = taps.backward(outputs @ vector, see, list(direct.values()))
+        for name, gradient in zip(direct, gradients, strict=True):
             if gradient is not None and self.scales[name]:
                 whole = gradient[None].flatten(2) if gradient.ndim > 1 else gradient.reshape(1, -1)
                 add(name, Matrices(whole) if gradient.ndim > 1 else Vectors(whole))
@@ -195,83 +169,6 @@ class GradientSketch:
             yield outputs
             if self.backward_once:
                 outputs = self.observable(model, inputs)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """Return the perturbed tensors that the taps see, by name."""
-        return {name: module.get_parameter(p) for module, known in self.modules for p, name in known.items()}
-
-    def _take_directly(self, tensors: Mapping[str, Tensor], names: Iterable[str]) -> None:
-        self.direct.update({name: tensors[name] for name in names})
-        left = [(module, {p: n for p, n in known.items() if n not in self.direct}) for module, known in self.modules]
-        self.modules = [(module, known) for module, known in left if known]
-
-    def _check(self, model: nn.Module, inputs: Mapping[str, Any], size: int) -> None:
-        """Refuse a model in which perturbed weights reach the outputs on ways that the taps do not see.
-
-        Where weights are sharded they are followed through their modules alone: every process has to pass the model as
-        often as the others.
-        """
-        with LayerTaps(self.modules, size) as taps:
-            outputs = self._checked_outputs(model, inputs, taps)
-            if not taps.called:
-                raise UnsupportedModuleError(
-                    "The gradient sketch saw none of the perturbed modules called. Use one_by_one=True or "
-                    "estimator='finite_difference'."
-                )
-            if outputs.requires_grad:
-                codes = _codes(size, MOST_CHECKS if is_sharded(model) else None)
-                taps.check_that_rows_are_apart(self._graphs(model, inputs, outputs), codes)
-        if is_sharded(model):
-            return
-        run = partial(self.observable, model, inputs)
-        if used := used_directly(self.modules, run):
-            raise _cannot_follow(used, "otherwise than through a call of its module", "one_by_one=True or ")
-        self._refuse_detached(taps, run, outputs, {})
-
-    def _check_alone(self, model: nn.Module, inputs: Mapping[str, Any], examples: list[dict[str, Any]]) -> None:
-        """Refuse a model whose outputs for an example depend on others, and find what must be differentiated itself."""
-        with torch.no_grad(), torch.autocast(_device_type(model), enabled=False):
-            together = self.observable(model, inputs)
-            _check_size(together, len(examples))
-            alone = torch.cat([self.observable(model, example) for example in examples])
-        most = ALONE_TOLERANCE * float(together.nan_to_num(0, 0, 0).abs().max())
-        if alone.shape != together.shape or not torch.allclose(alone, together, rtol=0, atol=most, equal_nan=True):
-            raise UnsupportedModuleError(
-                "The gradient sketch takes examples one by one, and the outputs of this model for an example depend on "
-                "the others of the batch. Use estimator='finite_difference'."
-            )
-        run = partial(self.observable, model, examples[0])
-        self._take_directly(self._tensors(), used_directly(self.modules, run))
-        with requiring_gradients(self.direct.values()), LayerTaps(self.modules, 1) as taps:
-            outputs = run()
-            gradients: Sequence[Tensor | None] = [None] * len(self.direct)
-            if outputs.requires_grad:
-                taps.check_that_rows_are_apart(itertools.repeat(outputs), torch.ones(1, 1, dtype=torch.bool))
-                gradients = taps.backward(outputs.square(), ignore, list(self.direct.values()))
-        silent = {name: self.direct[name] for name, found in zip(self.direct, gradients, strict=True) if found is None}
-        self._refuse_detached(taps, run, outputs, silent)
-
-    def _refuse_detached(
-        self, taps: LayerTaps, run: Callable[[], Tensor], outputs: Tensor, tensors: Mapping[str, Tensor]
-    ) -> None:
-        """Refuse what decides about outputs without a gradient: modules that the taps saw none of, and `tensors`."""
-        silent = [(module, known) for module, known in self.modules if module in taps.called - taps.seen]
-        clean, every = outputs.detach(), {**self.direct, **self._tensors()}
-        names = decisive(silent, run, clean) or decisive_tensors(tensors, run, clean) or detached(every, run, clean)
-        if names:
-            raise _cannot_follow(names, "through something that the model detaches (`detach`, `torch.no_grad`)")
-
-    def _checked_outputs(self, model: nn.Module, inputs: Mapping[str, Any], taps: LayerTaps) -> Tensor:
-        try:
-            outputs = self.observable(model, inputs)
-        except RuntimeError as error:
-            if not taps.expanded or isinstance(error, torch.OutOfMemoryError):
-                raise
-            expanded, taps.expands = taps.expanded, False
-            self.observable(model, inputs)  # raises where it was not that
-            raise cannot_tell_apart(expanded) from error
-        _check_size(outputs, taps.size)
-        return outputs
 
     def _directions_for(self, model: nn.Module, outputs: Tensor) -> Tensor:
         """Return the directions (M, D) that outputs are differentiated in, whose outer products add up to one."""
@@ -287,36 +184,6 @@ class GradientSketch:
                 directions = (2.0 * signs.double() - 1) / math.sqrt(most)
             self._directions = directions.to(outputs.device, outputs.dtype)
         return self._directions
-
-
-def _without_rule(model: nn.Module, parameter_filter: str) -> dict[str, str]:
-    """Return the names of perturbed tensors that are held by a module without a rule for them, each with the reason."""
-    names = {id(tensor): name for name, tensor in perturbed_tensors(model, parameter_filter).items()}
-    reasons: dict[str, str] = {}
-    for module in model.modules():
-        for parameter, name in _names_held(module, names).items():
-            if why := why_unsupported(module, parameter):
-                reasons[name] = why
-    return reasons
-
-
-def _cannot_follow(names: list[str], how: str, instead: str = "") -> UnsupportedModuleError:
-    return UnsupportedModuleError(
-        f"The gradient sketch cannot follow {', '.join(names[:5])}: the outputs depend on it {how}. Use "
-        f"{instead}estimator='finite_difference', or leave it out by `parameter_filter`."
-    )
-
-
-def _check_size(outputs: Tensor, size: int) -> None:
-    if len(outputs) != size:
-        raise UnsupportedModuleError(
-            f"The observable returns {len(outputs)} rows, and the first dimension of the largest input is {size}: the "
-            "gradient sketch needs examples there. Use estimator='finite_difference'."
-        )
-
-
-def _device_type(model: nn.Module) -> str:
-    return next(model.parameters()).device.type
 
 
 def _example(inputs: Mapping[str, Any], number: int, size: int) -> dict[str, Any]:
@@ -338,25 +205,6 @@ def _twice(inputs: Mapping[str, Any]) -> dict[str, Any]:
         return [*value, *value] if isinstance(value, list) and len(value) == 1 else value
 
     return {name: take(value) for name, value in inputs.items()}
-
-
-def _codes(size: int, passes: int | None) -> Tensor:
-    """Return in which of `passes` each of `size` examples takes part: bool (passes, size).
-
-    Of any two examples each takes part in a pass that the other does not: half of the passes, another half for each
-    (where `MOST_CHECKS` passes have too few halves, they are given again). Without `passes` they are as few as can be.
-    """
-    if passes is None:
-        passes = next((p for p in range(2, MOST_CHECKS) if math.comb(p, p // 2) >= size), MOST_CHECKS)
-    halves = itertools.cycle(itertools.combinations(range(passes), passes // 2))
-    codes = torch.zeros(passes, size, dtype=torch.bool)
-    for example, half in zip(range(size), halves, strict=False):
-        codes[list(half), example] = True
-    return codes
-
-
-def _names_held(module: nn.Module, names: dict[int, str]) -> dict[str, str]:
-    return {p: names[id(t)] for p, t in module._parameters.items() if t is not None and id(t) in names}
 
 
 def _orthogonal_to_ones(width: int) -> Tensor:

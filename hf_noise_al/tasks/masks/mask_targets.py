@@ -12,7 +12,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 from transformers.utils import logging
 
-from ...pool.labeled_split import item_feature
+from ...pool.columns import item_feature
 from ...pool.places import row_at
 from ...pool.pool import Label
 from ...settings.arguments import DataArguments

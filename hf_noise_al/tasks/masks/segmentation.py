@@ -11,7 +11,8 @@ import torch
 from datasets import Dataset, Features, Image
 from transformers.utils import logging
 
-from ...loading.loading import load_image_processor, load_model_config, plain_image_processor
+from ...loading.models import load_model_config
+from ...loading.processors import load_image_processor, plain_image_processor
 from ...observables.pixels import segmentation_map
 from ...pool.pool import Label
 from ...settings.arguments import DataArguments, ModelArguments

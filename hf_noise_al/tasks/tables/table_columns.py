@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers.utils import logging
 
 from ...files.shown_text import listed, one_line
-from ...pool.labeled_split import LABEL_COLUMNS
+from ...pool.columns import LABEL_COLUMNS
 from ...settings.arguments import DataArguments
 from ...settings.recipe import did_you_mean
 from ..columns import require_column

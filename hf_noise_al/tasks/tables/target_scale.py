@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ...pool.labeled_split import LABEL_COLUMNS
+from ...pool.columns import LABEL_COLUMNS
 
 
 class TargetScale(nn.Module):

@@ -11,7 +11,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ...files.shown_text import listed
-from ...loading.loading import load_tokenizer
+from ...loading.processors import load_tokenizer
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import Collator
 from ..columns import find_text_columns

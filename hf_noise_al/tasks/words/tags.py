@@ -11,10 +11,11 @@ from datasets import Sequence as SequenceFeature
 from transformers.utils import logging
 
 from ...files.shown_text import listed
-from ...pool.label_reader import classes_of_config, parse_tags
+from ...pool.columns import declared_classes
+from ...pool.label_reader import parse_tags
 from ...pool.label_values import UnknownClass, in_order, is_missing
-from ...pool.labeled_split import declared_classes
 from ...pool.places import row_at
+from ...pool.problem_type import classes_of_config
 from ...settings.arguments import DataArguments
 from ..targets import LabelKind, Outside, Targets, by_place, tidy_names, with_label_column
 

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ...files.shown_text import listed
-from ...loading.loading import load_tokenizer
+from ...loading.processors import load_tokenizer
 from ...observables.base import WORD_STARTS
-from ...pool.labeled_split import NUM_WORDS, item_feature
+from ...pool.columns import NUM_WORDS, item_feature
 from ...pool.places import row_at
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import Collator

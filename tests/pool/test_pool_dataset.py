@@ -7,8 +7,8 @@ import pytest
 from datasets import Array2D, ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PillowImage
 
-from hf_noise_al.pool.labeled_split import PoolDataset
 from hf_noise_al.pool.pool import Pool
+from hf_noise_al.pool.pool_dataset import PoolDataset
 
 
 def make(labels: list[Any], kind: Any = None, column: str = "label") -> Dataset:

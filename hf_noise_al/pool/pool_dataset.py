@@ -1,10 +1,10 @@
-"""Views of the pool's data set: inputs without labels, and the labeled split with the labels of the pool."""
+"""The data set of the pool: inputs without labels, and the labeled split with the labels of the pool."""
 
 from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,16 +12,13 @@ from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 from datasets.table import InMemoryTable
 
 from ..files.shown_text import listed
-from .label_reader import MULTI_LABEL, REGRESSION, LabelReader, classes_of_config
+from .columns import ID_COLUMN, LABEL_COLUMNS, NUM_WORDS, column_beside, declared_classes, is_text, item_feature
+from .hashes import content_hash
+from .label_reader import LabelReader
 from .label_values import is_missing
 from .places import id_of
 from .pool import Label, Pool
-
-LABEL_COLUMNS = ("labels", "label", "label_ids")
-ID_COLUMN = "id"
-"""Column that names each row for people, where no other is named."""
-NUM_WORDS = "num_words"
-"""Column that says how many words a row has, where each of them needs a tag of its own."""
+from .problem_type import MULTI_LABEL, REGRESSION, classes_of_config, problem_type_of
 
 
 class PoolDataset:
@@ -47,30 +44,12 @@ class PoolDataset:
         are_classes: bool = False,
         id_column: str | None = None,
     ) -> None:
+        _require_rows_and_columns(dataset, label_column, id_column)
         self.read_answer = read_answer
-        if not isinstance(dataset, Dataset):
-            raise ValueError(
-                f"`train_dataset` must be a `datasets.Dataset`, got {type(dataset).__name__}. "
-                "Rows need numbers: gather an iterable data set with `Dataset.from_list(list(stream.take(n)))`."
-            )
-        if len(dataset) == 0:
-            raise ValueError("`train_dataset` is empty: there is nothing to label.")
-        if label_column is not None and label_column not in dataset.column_names:
-            columns = listed(dataset.column_names)
-            raise ValueError(f"`train_dataset` has no column {label_column!r}. It has {columns}.")
-        if id_column is not None and id_column not in dataset.column_names:
-            columns = listed(dataset.column_names)
-            raise ValueError(f"`train_dataset` has no column {id_column!r} (`id_column`). It has {columns}.")
         self.id_column = id_column or (ID_COLUMN if ID_COLUMN in dataset.column_names else None)
         found = [name for name in LABEL_COLUMNS if name in dataset.column_names]
         self.label_column = label_column or (found[0] if found else None)
-        # Models and collators take any of the three names for the labels, so none may stay beside the right one.
-        # A text called so is kept under another name, for people to read.
-        texts = [name for name in found if name != self.label_column and is_text(dataset.features[name])]
-        kept = dataset
-        for name in texts:
-            kept = kept.rename_column(name, column_beside(name, kept.column_names))
-        self.inputs = kept.remove_columns(list({*found, self.label_column} - {None, *texts}))
+        self.inputs = _without_labels(dataset, self.label_column, found)
         self.labels: list[Label | None] = [None] * len(dataset)
         kind = dataset.features[self.label_column] if self.label_column else None
         self.label_feature = None if kind == Value("null") else kind
@@ -224,49 +203,6 @@ class PoolDataset:
         }
 
 
-def item_feature(feature: object) -> object:
-    """Return the feature of the items of a list column, in any of the forms that `datasets` has for lists, or None."""
-    return feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-
-
-def declared_classes(feature: object) -> list[str] | None:
-    """Return the classes that a column of type `feature`, or of lists of it, declares; None where it declares none."""
-    item = item_feature(feature)
-    kind = feature if item is None else item
-    return list(kind.names) if isinstance(kind, ClassLabel) else None
-
-
-def column_beside(name: str, taken: Collection[str] = ()) -> str:
-    """Return what a column is called where `name` has a meaning of ours; none of the names that are `taken`.
-
-    Example:
-        >>> column_beside("label")
-        'label (column)'
-        >>> column_beside("label", ["label (column)"])
-        'label (column) (column)'
-    """
-    beside = f"{name} (column)"
-    return column_beside(beside, taken) if beside in taken else beside
-
-
-def predicts_classes(model: object) -> bool:
-    """Return whether `model` is known to tell classes apart, of a row or of each of its words."""
-    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
-    return num_labels is not None and problem_type_of(model) != REGRESSION
-
-
-def problem_type_of(model: object) -> str | None:
-    """Return the problem type of a model's configuration; one output is a number."""
-    config = getattr(model, "config", None)
-    found: str | None = getattr(config, "problem_type", None)
-    return found or (REGRESSION if getattr(config, "num_labels", None) == 1 else None)
-
-
-def is_text(kind: object) -> bool:
-    """Return whether a column of type `kind` holds texts."""
-    return isinstance(kind, Value) and kind.dtype in ("string", "large_string")
-
-
 def _is_float(features: Features) -> bool:
     kind = features.arrow_schema.field(0).type
     while hasattr(kind, "value_type"):
@@ -274,47 +210,29 @@ def _is_float(features: Features) -> bool:
     return bool(pa.types.is_floating(kind))
 
 
-def rows_hash(rows: Iterable[int]) -> str:
-    """Return a hash of a set of rows."""
-    return hashlib.blake2b(repr(sorted(rows)).encode(), digest_size=16).hexdigest()
+def _require_rows_and_columns(dataset: object, label_column: str | None, id_column: str | None) -> None:
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"`train_dataset` must be a `datasets.Dataset`, got {type(dataset).__name__}. "
+            "Rows need numbers: gather an iterable data set with `Dataset.from_list(list(stream.take(n)))`."
+        )
+    if len(dataset) == 0:
+        raise ValueError("`train_dataset` is empty: there is nothing to label.")
+    columns = listed(dataset.column_names)
+    if label_column is not None and label_column not in dataset.column_names:
+        raise ValueError(f"`train_dataset` has no column {label_column!r}. It has {columns}.")
+    if id_column is not None and id_column not in dataset.column_names:
+        raise ValueError(f"`train_dataset` has no column {id_column!r} (`id_column`). It has {columns}.")
 
 
-def content_hash(dataset: Dataset) -> str:
-    """Return a hash of what the rows hold, whatever the files and parts that they are stored in."""
-    digest = hashlib.blake2b(digest_size=16)
-    view = dataset.with_format("arrow")
-    for start in range(0, len(dataset), 1000):
-        table = view[start : start + 1000]
-        table = table.take(pa.array(range(len(table))))  # a copy: a slice carries the layout of what it was cut from
-        table = table.combine_chunks().replace_schema_metadata(None)
-        with pa.ipc.new_stream(_Sink(digest), table.schema) as stream:
-            stream.write_table(table)
-    return digest.hexdigest()
+def _without_labels(dataset: Dataset, label_column: str | None, found: list[str]) -> Dataset:
+    """Return `dataset` without the columns in `found`, which models and collators take for labels.
 
-
-class _Sink:
-    """A file that only hashes what is written to it."""
-
-    closed = False
-
-    def __init__(self, digest: hashlib.blake2b) -> None:
-        self.digest = digest
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
+    They take any of the three names, so none may stay beside the right one. A text that is called so is kept under
+    another name, for people to read.
+    """
+    texts = [name for name in found if name != label_column and is_text(dataset.features[name])]
+    kept = dataset
+    for name in texts:
+        kept = kept.rename_column(name, column_beside(name, kept.column_names))
+    return kept.remove_columns(list({*found, label_column} - {None, *texts}))

@@ -1,0 +1,43 @@
+"""Columns of a data set: what those with a meaning are called, what they hold, which classes they declare."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from datasets import ClassLabel, Value
+
+LABEL_COLUMNS = ("labels", "label", "label_ids")
+ID_COLUMN = "id"
+"""Column that names each row for people, where no other is named."""
+NUM_WORDS = "num_words"
+"""Column that says how many words a row has, where each of them needs a tag of its own."""
+
+
+def item_feature(feature: object) -> object:
+    """Return the feature of the items of a list column, in any of the forms that `datasets` has for lists, or None."""
+    return feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+
+
+def declared_classes(feature: object) -> list[str] | None:
+    """Return the classes that a column of type `feature`, or of lists of it, declares; None where it declares none."""
+    item = item_feature(feature)
+    kind = feature if item is None else item
+    return list(kind.names) if isinstance(kind, ClassLabel) else None
+
+
+def column_beside(name: str, taken: Collection[str] = ()) -> str:
+    """Return what a column is called where `name` has a meaning of ours; none of the names that are `taken`.
+
+    Example:
+        >>> column_beside("label")
+        'label (column)'
+        >>> column_beside("label", ["label (column)"])
+        'label (column) (column)'
+    """
+    beside = f"{name} (column)"
+    return column_beside(beside, taken) if beside in taken else beside
+
+
+def is_text(kind: object) -> bool:
+    """Return whether a column of type `kind` holds texts."""
+    return isinstance(kind, Value) and kind.dtype in ("string", "large_string")
