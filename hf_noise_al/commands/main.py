@@ -93,8 +93,9 @@ def _query(words: list[str]) -> None:
 
 
 def _compare(words: list[str]) -> None:
-    from ..experiments.learning_curve import compare, format_table, to_json
+    from ..experiments.comparison import compare, to_json
     from ..experiments.plotting import FORMATS, plot_curves
+    from ..experiments.tables import format_table
 
     parser = argparse.ArgumentParser("hf-noise-al compare", description="Learning curves side by side, over seeds.")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="output_dir of a run, or of repeated runs")

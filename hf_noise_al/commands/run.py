@@ -17,16 +17,10 @@ from ..acquisition import ACQUISITIONS
 from ..annotators import LabelFile
 from ..annotators.label_file import new_classes_in
 from ..callbacks import ActiveTrainerCallback
-from ..experiments.learning_curve import (
-    FILE_NAME,
-    Comparison,
-    LearningCurve,
-    compare,
-    format_rounds,
-    format_table,
-    to_json,
-)
+from ..experiments.comparison import Comparison, compare, to_json
+from ..experiments.learning_curve import FILE_NAME, LearningCurve
 from ..experiments.plotting import plot_curves
+from ..experiments.tables import format_rounds, format_table
 from ..files.atomic import write_atomically
 from ..files.shown_text import listed, one_line
 from ..loading.data import hide_progress_bars, load_data, load_pool
