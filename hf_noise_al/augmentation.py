@@ -10,7 +10,6 @@ makes of the same batches by gradient accumulation.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -57,16 +56,3 @@ def crop_at_random(images: Tensor, padding: int, generator: torch.Generator) -> 
     padded = F.pad(images, (padding,) * 4).movedim(1, 3)
     chosen = torch.arange(size, device=images.device)[:, None, None]
     return padded[chosen, rows[:, :, None], columns[:, None, :]].movedim(3, 1).contiguous()
-
-
-def batch_generator(seed: int, number: int, step: int, batch: int) -> torch.Generator:
-    """Return the generator for one batch of training.
-
-    Args:
-        seed: Of the run.
-        number: Of the round.
-        step: Optimizer steps that the round has taken.
-        batch: Batches before it in this step, those of all processes counted.
-    """
-    digest = hashlib.blake2b(f"{seed}/{number}/{step}/{batch}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -83,12 +83,13 @@ class ActiveTrainingArguments(TrainingArguments):
             "validation_fraction 0 no rows are set aside."
         },
     )
-    acquisition: str = field(
-        default="noise_stability", metadata={"help": f"How queries are chosen: {', '.join(ACQUISITIONS)}."}
-    )
+    acquisition: str = field(default="noise_stability", metadata={"help": "How queries are chosen: {acquisitions}."})
     acquisition_kwargs: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": 'Settings of the acquisition as JSON, for example {"num_perturbations": 50}.'},
+        metadata={
+            "help": 'Settings of the acquisition as JSON, for example {"num_perturbations": 50}. On the command line '
+            "and in recipes each is a setting of its own too, such as acquisition.num_perturbations."
+        },
     )
     label_column: str | None = field(
         default=None, metadata={"help": "Column of the labels; found by itself if called labels or label."}

@@ -1,5 +1,6 @@
 """What every test stands on: no network, a model of a few kilobytes and texts it can learn."""
 
+import gc
 import logging
 import os
 import tempfile
@@ -14,6 +15,7 @@ os.environ.update(
 )
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # these models are too small for a second thread to help
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # where a test asks for two, they must not spin while they wait
 
 from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -21,7 +23,14 @@ from pathlib import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from datasets import ClassLabel, Dataset, Features, Value  # noqa: E402
+from datasets import (  # noqa: E402
+    ClassLabel,
+    Dataset,
+    Features,
+    Value,
+    arrow_dataset,
+)
+from datasets.fingerprint import generate_random_fingerprint  # noqa: E402
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
 from transformers import (  # noqa: E402
     BertConfig,
@@ -30,8 +39,28 @@ from transformers import (  # noqa: E402
     set_seed,
 )
 
+pytest.register_assert_rewrite("hf_noise_al.testing")
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = "a the film book cat dog is was very not fine poor and or bad good".split()
+
+# What costs much in every run of the tests and changes nothing that a test can see. No test pulls the plug, so nothing
+# need reach the disk itself; and a data set made in memory is never looked up in a cache by the hash of its rows.
+os.fsync = lambda _: None
+arrow_dataset.generate_fingerprint = lambda _: generate_random_fingerprint()
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection, of which accelerate asks for one at each training, walk through all the modules."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_garbage() -> None:
+    """Let none walk through what the test files before have imported, either."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

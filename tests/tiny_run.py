@@ -1,6 +1,5 @@
 """A pool of texts, a BERT of a few kilobytes and a trainer over them: a run of three rounds takes about a second."""
 
-import gc
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,6 @@ from hf_noise_al.annotators import Annotator
 from hf_noise_al.pool.pool import Label
 
 VOCABULARY = 40
-
-gc.freeze()  # accelerate collects garbage at each training: let it not walk through every imported module
 
 
 def make_pool(num_rows: int = 60, num_labels: int = 2, seed: int = 0) -> Dataset:

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForTokenClassification, BertConfig, PreTrainedTokenizerFast
 
 from hf_noise_al import ActiveTrainer
-from hf_noise_al.commands.run import prepare
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.commands.prepare import prepare
+from hf_noise_al.settings.parsing import parse
 
 ROWS, QUERY, STEP = 23, 6, 8
 """Rows of a pool, neither even nor a multiple of the batch, rows asked for, and rows of an optimizer step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,7 @@ class BALD(Acquisition):
     are drawn for whole batches: another batch size, also one that shrank for want of memory, gives another query.
     """
 
-    num_samples: int = 20
-    """How many dropout passes each candidate gets."""
+    num_samples: int = field(default=20, metadata={"help": "How many dropout passes each candidate gets."})
 
     def __post_init__(self) -> None:
         check_whole_number("num_samples", self.num_samples, least=2, most=1_000_000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -16,8 +16,7 @@ from .base import Acquisition, Candidates, Query
 class CoreSet(Acquisition):
     """Greedy k-center on the penultimate features, labeled examples as centers (Sener and Savarese, ICLR 2018)."""
 
-    observable: Observable = features
-    """Where distances are measured."""
+    observable: Observable = field(default=features, metadata={"help": "Where distances are measured, a function."})
 
     def __post_init__(self) -> None:
         check_observable(self.observable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,10 +14,7 @@ from ..noise.finite_differences import FiniteDifferences
 from ..noise.full_precision import full_precision
 from ..noise.gradient_sketch.followed import refuse_unsupported_tensors, unsupported_tensors
 from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
-from ..noise.gradient_sketch.sketch import (
-    GradientSketch,
-    num_backward_passes,
-)
+from ..noise.gradient_sketch.sketch import GradientSketch, num_backward_passes
 from ..noise.memory import refuse_beyond_memory
 from ..noise.parameter_filter import log_choice, perturbed_tensors
 from ..noise.perturbation import check_noise_scale
@@ -48,35 +45,68 @@ class NoiseStability(Acquisition):
     is the same to first order in the noise: a forward pass and a backward pass per output direction.
     """
 
-    noise_scale: float = 1e-3
-    """Length of the noise on each tensor relative to the tensor's."""
-    num_perturbations: int = 30
-    """How many perturbations each candidate is seen under by finite differences."""
-    parameter_filter: str = "weight"
-    """Which parameters are perturbed, see `hf_noise_al.noise.parameter_filter.perturbed_tensors`."""
-    observable: Observable | None = None
-    """What to look at; None takes the task's."""
-    selection: SelectionName = "k_center"
-    """How the batch is chosen; "top_k" is magnitude without direction."""
-    normalize_rows: bool = False
-    """Scale every candidate's deviations to length one: direction without magnitude."""
-    labeled_as_centers: bool = False
-    """Also keep away from what is labeled already, at the price of observing it."""
-    estimator: EstimatorName = "auto"
-    """"gradient_sketch", "finite_difference", or "auto": the sketch where the model allows it and it is cheaper."""
-    num_projections: int = 512
-    """Random projections of the gradient sketch: the width of a candidate's row."""
-    num_output_projections: int = 8
-    """Most backward passes of the gradient sketch; wider outputs are combined with random signs."""
-    one_by_one: bool = False
-    """Let the gradient sketch pass examples through the model one at a time: little slower on a CPU, and it can follow
-    layers that share work between the examples of a batch (DeBERTa, T5), and weights of any kind and use. On a CPU
-    "auto" does so by itself where every module has a rule, but whole batches cannot be followed."""
-    max_feature_dim: int = 1024
-    """Widest rows of finite differences; wider ones are projected."""
-    autocast: Literal["bfloat16"] | None = None
-    """Lower precision of the gradient sketch's forward and backward passes, also of weights that are sharded in it or
-    gathered in it; None is float32."""
+    noise_scale: float = field(
+        default=1e-3, metadata={"help": "Length of the noise on each tensor relative to the tensor's."}
+    )
+    num_perturbations: int = field(
+        default=30, metadata={"help": "How many perturbations each candidate is seen under by finite differences."}
+    )
+    parameter_filter: str = field(
+        default="weight",
+        metadata={
+            "help": "Which parameters are perturbed: `weight` (no biases), `all`, `trainable`, `head`, or a regular "
+            "expression that is searched for in their names."
+        },
+    )
+    observable: Observable | None = field(
+        default=None, metadata={"help": "What to look at, a function; None takes the task's."}
+    )
+    selection: SelectionName = field(
+        default="k_center",
+        metadata={"help": "How the batch is chosen; `top_k` is magnitude without direction."},
+    )
+    normalize_rows: bool = field(
+        default=False,
+        metadata={"help": "Scale every candidate's deviations to length one: direction without magnitude."},
+    )
+    labeled_as_centers: bool = field(
+        default=False,
+        metadata={"help": "Also keep away from what is labeled already, at the price of observing it."},
+    )
+    estimator: EstimatorName = field(
+        default="auto",
+        metadata={
+            "help": "How deviations are measured: `gradient_sketch`, `finite_difference`, or `auto`: the sketch where "
+            "the model allows it and it is cheaper."
+        },
+    )
+    num_projections: int = field(
+        default=512,
+        metadata={"help": "Random projections of the gradient sketch: the width of a candidate's row."},
+    )
+    num_output_projections: int = field(
+        default=8,
+        metadata={"help": "Most backward passes of the gradient sketch; wider outputs are combined with random signs."},
+    )
+    one_by_one: bool = field(
+        default=False,
+        metadata={
+            "help": "Let the gradient sketch pass examples through the model one at a time: little slower on a CPU, "
+            "and it can follow layers that share work between the examples of a batch (DeBERTa, T5), and weights of "
+            "any kind and use. On a CPU `auto` does so by itself where every module has a rule, but whole batches "
+            "cannot be followed."
+        },
+    )
+    max_feature_dim: int = field(
+        default=1024, metadata={"help": "Widest rows of finite differences; wider ones are projected."}
+    )
+    autocast: Literal["bfloat16"] | None = field(
+        default=None,
+        metadata={
+            "help": "Lower precision of the gradient sketch's forward and backward passes, also of weights that are "
+            "sharded in it or gathered in it; None is float32."
+        },
+    )
 
     def __post_init__(self) -> None:
         check_noise_scale(self.noise_scale)

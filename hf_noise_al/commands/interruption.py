@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..run_folder.state import STATE_FILE
+from ..files.run_names import STATE_FILE
 from ..settings.arguments import RunArguments
 
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import textwrap
+from collections.abc import Sequence
 from typing import Any, get_type_hints
 
 from transformers import TrainingArguments
 
+from ..acquisition import ACQUISITIONS
+from ..annotators import ANNOTATORS
+from ..files.shown_text import one_line
+from ..refusals import Refusal
+from ..settings.acquisition_flags import PREFIX, options_of
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments
 from ..tasks import TASKS
 
@@ -29,6 +35,11 @@ _OFTEN_SET = (
     "push_to_hub",
     "resume_from_checkpoint",
 )
+
+
+def wants_help(words: Sequence[str]) -> bool:
+    """Return whether a verb's `words` ask for its help."""
+    return "-h" in words or "--help" in words
 
 
 def describe_settings(verb: str) -> str:
@@ -52,20 +63,40 @@ def describe_settings(verb: str) -> str:
         ("Training (of transformers.TrainingArguments, often set)", RunArguments, often),
     ):
         hints = get_type_hints(cls)
-        blocks.append("\n".join([f"{title}:", *(_entry(item, hints[item.name], width) for item in items)]))
+        blocks.append("\n".join([f"{title}:", *(_entry_of(item, hints[item.name], width) for item in items)]))
+    blocks += [_settings_of(acquisition, width) for acquisition in ACQUISITIONS]
     names = textwrap.fill(", ".join(rest), width, initial_indent="  ", subsequent_indent="  ")
     blocks.append(f"Further settings, described in transformers.TrainingArguments:\n{names}")
     return "\n\n".join(blocks)
 
 
-def _entry(item: dataclasses.Field[Any], hint: Any, width: int) -> str:
+def _settings_of(acquisition: str, width: int) -> str:
+    """Return the settings of one acquisition; one that a package brings and that cannot be loaded says why."""
+    title = f"With `--acquisition {acquisition}`"
+    try:
+        options = options_of(ACQUISITIONS[acquisition]).values()
+    except Refusal as refusal:
+        return textwrap.fill(f"{title}: {one_line(refusal, 300)}", width)
+    entries = [
+        _entry(f"{PREFIX}{option.name}", option.kind or "(in Python)", option.help, option.default, width)
+        for option in options
+    ]
+    return "\n".join([f"{title}:", *entries]) if entries else f"{title}: no settings."
+
+
+def _entry_of(item: dataclasses.Field[Any], hint: Any, width: int) -> str:
     default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+    text = str(item.metadata.get("help", "")).replace("%%", "%")
+    for name, registry in (("tasks", TASKS), ("acquisitions", ACQUISITIONS), ("annotators", ANNOTATORS)):
+        text = text.replace(f"{{{name}}}", ", ".join(registry))
+    return _entry(item.name, _kind(hint), text, default, width)
+
+
+def _entry(name: str, kind: str, text: str, default: object, width: int) -> str:
     shown = "" if default is None or default is dataclasses.MISSING or default == "" else f" [{_plain(default)}]"
-    text = " ".join(str(item.metadata.get("help", "")).replace("%%", "%").split())
-    text = text.replace("{tasks}", ", ".join(TASKS))
-    text = textwrap.shorten(text, 300, placeholder=" ...")
+    text = textwrap.shorten(" ".join(text.split()), 400, placeholder=" ...")
     body = textwrap.fill(f"{text}{shown}".strip(), width, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return f"  --{item.name} {_kind(hint)}".rstrip() + (f"\n{body}" if body.strip() else "")
+    return f"  --{name} {kind}".rstrip() + (f"\n{body}" if body.strip() else "")
 
 
 def _kind(hint: Any) -> str:
@@ -78,6 +109,6 @@ def _kind(hint: Any) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
-    return (
-        str(getattr(value, "value", value)).lower() if isinstance(value, bool) else str(getattr(value, "value", value))
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(getattr(value, "value", getattr(value, "__name__", value)))

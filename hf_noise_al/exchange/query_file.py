@@ -19,7 +19,6 @@ from .label_lines import LabelLine, query_files, read_label_lines, shortened
 
 logger = logging.getLogger(__name__)
 
-QUERIES_FOLDER = "queries"
 _OURS = ("row", "score", "label", "classes")
 _FEW_CLASSES = 12
 """So many are listed in every line; more of them in the first line alone."""

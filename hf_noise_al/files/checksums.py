@@ -8,8 +8,7 @@ import os
 from pathlib import Path
 
 from .atomic import write_atomically
-
-CHECKSUMS_FILE = "checksums.json"
+from .run_names import CHECKSUMS_FILE
 
 
 def write_checksums(folder: Path) -> None:

@@ -20,16 +20,60 @@ from transformers import EvalPrediction
 from transformers.trainer_pt_utils import nested_concat, nested_numpify
 
 from ..acquisition import Acquisition, Candidates
+from ..annotators import Annotator
 from ..files.shown_text import one_line
 from ..measuring.evaluation_sets import some_rows, why_nothing_is_measured
 from ..observing.observer import Observer
-from ..observing.unchanged import evaluation_mode
+from ..observing.unchanged import evaluation_mode, untouched_random_state
+from ..run_folder.stored_run import StoredRun
 from ..training_args import ActiveTrainingArguments
 from ..upstream.trainer import UpstreamTrainer
+from .answers import some_labeled
+from .looking import Looking
 
 logger = logging.getLogger(__name__)
 
 OWN_MODULES = ("hf_noise_al", "transformers")
+
+
+class TrialRun:
+    """Tries, each once, what rounds do: a query, a training, an evaluation.
+
+    Args:
+        run: The run.
+        looking: Shows its rows to the model.
+    """
+
+    def __init__(self, run: StoredRun, looking: Looking) -> None:
+        self.run, self.trainer, self.looking = run, run.trainer, looking
+        self.tried: set[str] = set()
+
+    def try_out(self, acquisition: Acquisition, annotator: Annotator | None) -> None:
+        """Try on a few rows what is going to happen, where nothing was trained yet.
+
+        Raises:
+            ValueError: it would fail.
+        """
+        trainer, run = self.trainer, self.run
+        if run.state.history or trainer._shards:
+            return
+        with untouched_random_state():
+            if trainer.args.num_rounds > 1 and "query" not in self.tried:
+                rows = list(range(min(2, len(run.data))))
+                observer, candidates = (
+                    self.looking.observer(rows, quiet=True),
+                    self.looking.candidates(rows, quiet=True),
+                )
+                try_query(trainer, acquisition, observer, candidates)
+                self.tried.add("query")
+            examples = some_labeled(run, annotator, trainer.args.per_device_train_batch_size)
+            if examples is not None and "training" not in self.tried:
+                refuse_too_few(trainer.args, run.pool.num_labeled or trainer.args.initial_size)
+                try_training(trainer, examples)
+                self.tried.add("training")
+            if "evaluation" not in self.tried:
+                try_evaluation(trainer)
+                self.tried.add("evaluation")
 
 
 def try_query(trainer: UpstreamTrainer, acquisition: Acquisition, observer: Observer, candidates: Candidates) -> None:

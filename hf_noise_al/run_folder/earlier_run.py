@@ -7,15 +7,21 @@ import re
 import shutil
 from pathlib import Path
 
-from ..exchange.query_file import QUERIES_FOLDER, forget_open_lines
+from ..exchange.query_file import forget_open_lines
 from ..files.atomic import sync_folder
-from .journal import JOURNAL_FILE
-from .set_aside import SET_ASIDE_FILE
-from .state import STATE_FILE
+from ..files.run_names import (
+    CURVE_FILE,
+    JOURNAL_FILE,
+    PICTURE_FILE,
+    QUERIES_FOLDER,
+    SET_ASIDE_FILE,
+    SETTINGS_FILE,
+    STATE_FILE,
+)
 
 OWN_FILES = (STATE_FILE, JOURNAL_FILE)
 """What a run writes for itself: nobody's label file."""
-_RESULTS = ("learning_curve.json", "learning_curve.png", "settings.json", SET_ASIDE_FILE)
+_RESULTS = (CURVE_FILE, PICTURE_FILE, SETTINGS_FILE, SET_ASIDE_FILE)
 _KEPT = re.compile(r"previous-\d+")
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
+from datasets import Dataset
 from torch import nn
 
 from ..acquisition import Acquisition
 from ..augmentation import Augmentation
 from ..observables.base import Observable
+from ..pool.hashes import content_hash, rows_hash
+from ..pool.pool_dataset import PoolDataset
 from ..processes.sharded_weights import class_name, global_numel
 from ..training_args import ActiveTrainingArguments
 
@@ -56,6 +59,33 @@ def run_fingerprint(
         "model.parameters": sum(map(global_numel, model.parameters())),
     }
     return _plain(values)
+
+
+class DataFingerprint:
+    """The part of the fingerprint that is of data: the pool, what is set aside, and the evaluation rows.
+
+    Data sets are read once, when it is first asked for.
+    """
+
+    def __init__(self, data: PoolDataset, set_aside: Collection[int]) -> None:
+        self.data, self.set_aside = data, set_aside
+        self._found: tuple[dict[str, object], dict[str, object]] | None = None
+
+    def of(self, eval_dataset: object) -> tuple[dict[str, object], dict[str, object]]:
+        """Return what identifies the pool, and what identifies `eval_dataset`."""
+        if self._found is None:
+            aside = {"set_aside": rows_hash(self.set_aside)} if self.set_aside else {}
+            self._found = {**self.data.fingerprint(), **aside}, _rows_of(eval_dataset)
+        return self._found
+
+
+def _rows_of(dataset: object) -> dict[str, object]:
+    """Return what identifies the rows of a data set, or of each of several."""
+    if isinstance(dataset, Mapping):
+        return {str(name): _rows_of(rows) for name, rows in dataset.items()}
+    if isinstance(dataset, Dataset):
+        return {"rows": len(dataset), "content": content_hash(dataset)}
+    return {}  # its rows cannot be looked at without going through them
 
 
 def argument_fingerprint(args: ActiveTrainingArguments, acquisition: Acquisition) -> dict[str, object]:

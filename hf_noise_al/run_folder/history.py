@@ -25,3 +25,14 @@ class RoundRecord:
     """How many rows each metric was measured on; releases before did not say."""
     intervals: dict[str, list[float]] = field(default_factory=dict)
     """Lower and upper end of the 95 % interval of a metric: of the rows it was measured on. Some metrics have none."""
+
+    def logged(self) -> dict[str, float]:
+        """Return the numbers of the round by the names that trackers get."""
+        return {
+            "active/round": self.round,
+            "active/num_labeled": self.num_labeled,
+            "active/query_size": self.query_size,
+            "active/train_seconds": self.train_seconds,
+            "active/acquisition_seconds": self.acquisition_seconds,
+            **{f"active/{name}": value for name, value in self.metrics.items()},
+        }

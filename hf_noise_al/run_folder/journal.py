@@ -11,8 +11,6 @@ from typing import Any
 
 from ..pool.pool import Annotation
 
-JOURNAL_FILE = "labels.jsonl"
-
 
 class Journal:
     """The file ``labels.jsonl``, one annotation a line, as far as the state of the run says that it goes.

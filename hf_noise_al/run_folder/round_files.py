@@ -15,13 +15,12 @@ from transformers.utils import logging
 
 from ..files.atomic import sync_folder, write_atomically
 from ..files.checksums import check_folder, write_checksums
-from ..upstream.trainer import SECONDS_FILE, UpstreamTrainer
+from ..files.run_names import INITIAL_FOLDER, LABELS_FILE, MODEL_FOLDER, OUTPUT_FILE, ROUNDS_FOLDER, SECONDS_FILE
+from ..upstream.trainer import UpstreamTrainer
 from ..upstream.weight_files import check_weights, load_weights, save_weights
 from .state import ActiveState
 
 logger = logging.get_logger(__name__)
-
-OUTPUT_FILE, LABELS_FILE = "train_output.json", "labels.json"
 
 
 class RoundFiles:
@@ -38,7 +37,7 @@ class RoundFiles:
     @property
     def folder(self) -> Path:
         """The folder of the present run."""
-        return self.trainer._run_folder / "_rounds"
+        return self.trainer._run_folder / ROUNDS_FOLDER
 
     def round_folder(self, number: int) -> Path:
         """Return the folder of round `number`."""
@@ -51,7 +50,7 @@ class RoundFiles:
     def clear(self) -> None:
         """Remove what an earlier run left, and take the weights back to the initial ones."""
         if self.initial_saved:
-            self._load(self.folder / "initial")
+            self._load(self.folder / INITIAL_FOLDER)
         if self.trainer.is_world_process_zero():
             shutil.rmtree(self.folder, ignore_errors=True)
         self.trainer.accelerator.wait_for_everyone()
@@ -60,7 +59,7 @@ class RoundFiles:
     def save_initial(self) -> None:
         """Keep the initial weights, where no `model_init` can make them again."""
         if self.trainer.model_init is None and not self.initial_saved:
-            self._save(self.folder / "initial")
+            self._save(self.folder / INITIAL_FOLDER)
             self.initial_saved = True
 
     def resume(self, state: ActiveState) -> bool:
@@ -75,9 +74,9 @@ class RoundFiles:
         trainer = self.trainer
         self.initial_saved, self.resumed_round = trainer.model_init is None, None
         if self.initial_saved:
-            check_folder(self.folder / "initial")
+            check_folder(self.folder / INITIAL_FOLDER)
         if state.history:
-            last = self.round_folder(state.round - 1) / "model"
+            last = self.round_folder(state.round - 1) / MODEL_FOLDER
             try:
                 check_folder(last)
             except ValueError as error:
@@ -87,7 +86,7 @@ class RoundFiles:
                 return False
             self._load(last)
         elif self.initial_saved:
-            self._load(self.folder / "initial")
+            self._load(self.folder / INITIAL_FOLDER)
         self.resumed_round = state.round
         return True
 
@@ -110,7 +109,7 @@ class RoundFiles:
         trainer.accelerator.wait_for_everyone()
         if trainer.args.warm_start and number > 0:
             trainer._forget_last_round()
-            self._load(self.round_folder(number - 1) / "model")
+            self._load(self.round_folder(number - 1) / MODEL_FOLDER)
         else:
             self.start_anew()
         return None if checkpoint is None else str(checkpoint)
@@ -119,7 +118,7 @@ class RoundFiles:
         """Put the weights where every training starts that is not a warm one."""
         self.trainer._forget_last_round()
         if self.trainer.model_init is None:
-            self._load(self.folder / "initial")
+            self._load(self.folder / INITIAL_FOLDER)
 
     def seconds_before(self, checkpoint: str | None) -> float:
         """Return the seconds that killed processes spent on a round until they wrote `checkpoint`; 0 without one.
@@ -140,14 +139,14 @@ class RoundFiles:
             "metrics": output.metrics,
             "seconds": seconds,
         }
-        self._save(self.round_folder(number) / "model", json.dumps(content))
+        self._save(self.round_folder(number) / MODEL_FOLDER, json.dumps(content))
         if self._removes():
             for checkpoint in self.round_folder(number).glob("checkpoint-*"):
                 shutil.rmtree(checkpoint, ignore_errors=True)
 
     def finished_training(self, number: int, num_labeled: int) -> tuple[TrainOutput, float] | None:
         """Load what a killed run had trained in round `number`, on as many labels, and could not evaluate any more."""
-        target = self.round_folder(number) / "model"
+        target = self.round_folder(number) / MODEL_FOLDER
         if self.resumed_round != number or not target.is_dir():
             return None
         if _trained_on(self.round_folder(number)) not in (None, num_labeled):
@@ -161,7 +160,7 @@ class RoundFiles:
 
     def output(self, number: int) -> tuple[TrainOutput, float] | None:
         """Return the output of the training of round `number` and its seconds, if they are still there."""
-        path = self.round_folder(number) / "model" / OUTPUT_FILE
+        path = self.round_folder(number) / MODEL_FOLDER / OUTPUT_FILE
         if not path.is_file():
             return None
         try:

@@ -12,9 +12,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
+from ..files.run_names import HOLDER_FILE, LOCK_FILE
+
 logger = logging.get_logger(__name__)
 
-LOCK_FILE, HOLDER_FILE = ".lock", ".lock-holder.json"
 WAIT_SECONDS = 10.0
 """How long the lock of a dead process is waited for: its data loading workers hold it until they notice."""
 

@@ -7,8 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..files.atomic import write_atomically
-
-SET_ASIDE_FILE = "set_aside.json"
+from ..files.run_names import SET_ASIDE_FILE
 
 
 def write_set_aside(folder: Path, rows: Collection[int]) -> None:

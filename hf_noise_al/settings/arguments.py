@@ -1,18 +1,14 @@
-"""The settings of a run: what `hf-noise-al` reads from a recipe and from flags, as three dataclasses."""
+"""The settings of a run, as three dataclasses; their checks are beside them."""
 
-import argparse
-import dataclasses
-import itertools
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any
 
-from transformers import HfArgumentParser
-
+from ..annotators import ANNOTATORS, Annotator, LabelFile
 from ..training_args import ActiveTrainingArguments
-from .recipe import InvalidArgument, Setting, did_you_mean, read_recipe
+from .recipe import InvalidArgument, did_you_mean
 
 AUGMENTATIONS = ("flip", "crop")
 
@@ -44,7 +40,7 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         if isinstance(self.model_config, str):
-            self.model_config = _json_mapping("model_config", self.model_config)
+            self.model_config = json_mapping("model_config", self.model_config)
         if self.model_config is not None and "model_type" not in self.model_config:
             raise InvalidArgument("`model_config` has no `model_type`. Add one, such as `model_type: resnet`.")
         if self.model_name_or_path is None and self.model_config is None:
@@ -197,6 +193,16 @@ class RunArguments(ActiveTrainingArguments):
             "filled in. Without it the labels of the data are held out and revealed when queried."
         },
     )
+    annotator: str | None = field(
+        default=None,
+        metadata={
+            "help": "Who answers queries, where it is neither label_file nor the data's own labels: {annotators}, or a "
+            "name that another package brings."
+        },
+    )
+    annotator_kwargs: dict | str | None = field(  # type: ignore[type-arg]  # HfArgumentParser knows plain `dict` only
+        default=None, metadata={"help": "Settings of the annotator as JSON: what its class takes."}
+    )
     new_classes: str = field(
         default="refuse",
         metadata={
@@ -222,14 +228,48 @@ class RunArguments(ActiveTrainingArguments):
 
     def __post_init__(self) -> None:
         if isinstance(self.acquisition_kwargs, str):
-            self.acquisition_kwargs = _json_mapping("acquisition_kwargs", self.acquisition_kwargs)
+            self.acquisition_kwargs = json_mapping("acquisition_kwargs", self.acquisition_kwargs)
         super().__post_init__()
+        self._check_annotator()
         if self.new_classes not in ("refuse", "allow"):
             raise InvalidArgument(f"`new_classes` is {self.new_classes}. Set it to refuse or to allow.")
         if self.resumes and self.start_afresh:
             raise InvalidArgument("`resume_from_checkpoint` and `start_afresh` exclude each other. Choose one.")
         if self.resumes and str(self.resume_from_checkpoint).lower() not in ("true", "yes", "1"):
             self._check_resumed_folder()
+
+    def make_annotator(self) -> Annotator | None:
+        """Return who answers queries; None where the labels of the data are held out and revealed."""
+        if self.label_file is not None:
+            return LabelFile(self.label_file)
+        assert isinstance(self.annotator_kwargs, dict | None)  # a JSON text was read in `__post_init__`
+        return None if self.annotator is None else ANNOTATORS[self.annotator](**(self.annotator_kwargs or {}))
+
+    def _check_annotator(self) -> None:
+        if isinstance(self.annotator_kwargs, str):
+            self.annotator_kwargs = json_mapping("annotator_kwargs", self.annotator_kwargs)
+        if self.annotator is None:
+            if self.annotator_kwargs is not None:
+                raise InvalidArgument("`annotator_kwargs` are set, and no `annotator`. Name one, or leave them out.")
+            return
+        if self.label_file is not None:
+            raise InvalidArgument("`annotator` and `label_file` both say who answers queries. Leave one of them out.")
+        if self.annotator not in ANNOTATORS:
+            raise InvalidArgument(
+                f"Unknown `annotator` {self.annotator}.{did_you_mean(self.annotator, list(ANNOTATORS))} "
+                f"There are: {', '.join(ANNOTATORS)}."
+            )
+        takes = signature(ANNOTATORS[self.annotator])
+        try:
+            takes.bind(**(self.annotator_kwargs or {}))
+        except TypeError as error:
+            raise InvalidArgument(
+                f"Cannot make the annotator {self.annotator}: {error}. Its `annotator_kwargs` are "
+                f"{', '.join(takes.parameters) or 'none'}."
+            ) from error
+        if self.annotator == "label_file":  # also new classes and masks are looked for in it
+            self.annotator, self.label_file = None, str(self.annotator_kwargs["path"])  # type: ignore[index]
+            self.annotator_kwargs = None
 
     def _check_resumed_folder(self) -> None:
         """Refuse a folder beside ``output_dir``: a run goes on where it is."""
@@ -244,125 +284,8 @@ class RunArguments(ActiveTrainingArguments):
             )
 
 
-ARGUMENT_CLASSES = (ModelArguments, DataArguments, RunArguments)
-
-
-def parse(recipe: Path | None, flags: Sequence[str] = ()) -> tuple[ModelArguments, DataArguments, RunArguments]:
-    """Return the settings of `recipe`, overridden by `flags` (``--name value``).
-
-    Raises `InvalidArgument` for an unknown name, with the nearest known one, and for a value of the wrong type.
-    """
-    settings = [] if recipe is None else read_recipe(recipe)
-    if _chooses_another_acquisition(settings, flags):
-        settings = [setting for setting in settings if setting.name != "acquisition_kwargs"]
-    if _makes_another_model(flags):
-        settings = [setting for setting in settings if setting.name not in ("model_name_or_path", "model_revision")]
-    parser = _Parser()
-    for setting in settings:
-        if setting.name not in parser.hints:
-            raise InvalidArgument(
-                f"{recipe}, line {setting.line}: unknown key `{setting.name}`."
-                f"{did_you_mean(setting.name, list(parser.hints))}"
-            )
-    _refuse_unknown_flags(flags, parser)
-    tokens = [token for setting in settings for token in _tokens(setting, parser, recipe)]
-    lines = {setting.name: f" ({recipe}, line {setting.line})" for setting in settings}
-    for flag in flags:
-        lines.pop(_flag_name(flag), None)
-    return parser.parse_tokens([*tokens, *flags], lines)
-
-
-class _Parser(HfArgumentParser):  # type: ignore[misc, unused-ignore]
-    """HfArgumentParser whose complaints are `InvalidArgument` and which takes no abbreviated flags."""
-
-    def __init__(self) -> None:
-        classes: Any = ARGUMENT_CLASSES
-        super().__init__(classes, allow_abbrev=False, add_help=False, exit_on_error=False)
-        self.hints: dict[str, Any] = {}
-        for cls in ARGUMENT_CLASSES:
-            hints = get_type_hints(cls)
-            self.hints |= {item.name: hints[item.name] for item in dataclasses.fields(cls) if item.init}
-        for action in self._actions:
-            if action.dest == "report_to":  # a list in TrainingArguments, which HfArgumentParser reads as one string
-                action.nargs = "+"
-
-    def takes_list(self, name: str) -> bool:
-        return any(action.dest == name and action.nargs == "+" for action in self._actions)
-
-    def error(self, message: str) -> NoReturn:
-        raise InvalidArgument(message)
-
-    def parse_tokens(
-        self, tokens: list[str], lines: dict[str, str]
-    ) -> tuple[ModelArguments, DataArguments, RunArguments]:
-        try:
-            model, data, training, rest = self.parse_args_into_dataclasses(
-                tokens, return_remaining_strings=True, look_for_args_file=False
-            )
-        except argparse.ArgumentError as error:
-            name = _flag_name((error.argument_name or "").split("/")[0])
-            raise InvalidArgument(f"Cannot use `{name}`{lines.get(name, '')}: {error.message}.") from error
-        except InvalidArgument:
-            raise
-        except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # TrainingArguments' own checks
-            raise InvalidArgument(str(error)) from error
-        if rest:
-            raise InvalidArgument(f"Cannot use {' '.join(map(repr, rest))}: write flags as `--name value`.")
-        return model, data, training
-
-
-def _refuse_unknown_flags(flags: Sequence[str], parser: _Parser) -> None:
-    known = {_flag_name(option) for option in parser._option_string_actions}
-    for flag in flags:
-        if flag.startswith("--") and _flag_name(flag) not in known:
-            near = did_you_mean(_flag_name(flag), list(parser.hints)).replace("`", "`--", 1)
-            raise InvalidArgument(f"Unknown flag `{flag.partition('=')[0]}`.{near}")
-
-
-def _chooses_another_acquisition(settings: Sequence[Setting], flags: Sequence[str]) -> bool:
-    """Return whether `flags` replace the recipe's acquisition, whose settings would not fit the new one."""
-    own = next((setting.value for setting in settings if setting.name == "acquisition"), "noise_stability")
-    words = [word for flag in flags for word in (flag.split("=", 1) if flag.startswith("--") else [flag])]
-    chosen = [value for flag, value in itertools.pairwise(words) if flag == "--acquisition"]
-    return bool(chosen) and chosen[-1] != own
-
-
-def _makes_another_model(flags: Sequence[str]) -> bool:
-    """Return whether `flags` name a model to be made, which would else lose against a checkpoint of the recipe."""
-    names = {_flag_name(flag) for flag in flags if flag.startswith("--")}
-    return "model_config" in names and "model_name_or_path" not in names
-
-
-def _flag_name(flag: str) -> str:
-    return flag.partition("=")[0].removeprefix("--").replace("-", "_")
-
-
-def _tokens(setting: Setting, parser: _Parser, recipe: Path | None) -> list[str]:
-    """Return `setting` as command line tokens, so that recipes and flags are read by the same rules."""
-    name, value = setting.name, setting.value
-    place = f"`{name}` ({recipe}, line {setting.line})"
-    if value is None or value == []:
-        return []
-    if isinstance(value, list):
-        if not parser.takes_list(name):
-            raise InvalidArgument(f"Cannot use {place}: it takes one value, found the list {value}.")
-        if any(isinstance(item, (list, dict)) for item in value):
-            raise InvalidArgument(f"Cannot use {place}: it takes a list of plain values, found {value}.")
-        return [f"--{name}", *map(_scalar, value)]
-    if isinstance(value, dict):
-        if "dict" not in str(parser.hints[name]):
-            raise InvalidArgument(f"Cannot use {place}: it takes no mapping, found {json.dumps(value, default=str)}.")
-        return [f"--{name}={json.dumps(value, default=str)}"]
-    if isinstance(value, bool) and "bool" not in str(parser.hints[name]) and name != "resume_from_checkpoint":
-        raise InvalidArgument(f"Cannot use {place}: it is not a yes-or-no setting; put text in quotes.")
-    return [f"--{name}", _scalar(value)] if parser.takes_list(name) else [f"--{name}={_scalar(value)}"]
-
-
-def _scalar(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _json_mapping(name: str, text: str) -> dict[str, Any]:
+def json_mapping(name: str, text: str) -> dict[str, Any]:
+    """Return the mapping that `text` is in JSON; `name` is the setting, for messages."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

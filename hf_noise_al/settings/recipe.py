@@ -13,6 +13,7 @@ import yaml
 
 from ..files.shown_text import one_line
 from ..files.typed_text import read_typed_text
+from ..refusals import Refusal
 
 LAUNCH_FOLDER = "accelerate"
 """The folder beside the recipes with configurations of `accelerate launch`, which are no recipes."""
@@ -27,7 +28,7 @@ _KEYS = frozenset({*_NUMBERS, f"{_TAG}bool", f"{_TAG}null"})
 """What may be a key inside a value beside names, as in ``id2label: {0: no, 1: yes}``: JSON makes names of them."""
 
 
-class InvalidArgument(ValueError):
+class InvalidArgument(Refusal):
     """A recipe or a flag that cannot be used; the message says what was asked, what was found and what to do."""
 
 

@@ -3,6 +3,7 @@
 One room for each kind of input, beside what they share.
 """
 
+from ..plugins import Registry
 from .base import Prepared, Task
 from .images.image_classification import IMAGE_CLASSIFICATION
 from .masks.segmentation import SEGMENTATION
@@ -12,17 +13,24 @@ from .text.classification import TEXT_CLASSIFICATION
 from .text.regression import TEXT_REGRESSION
 from .words.token_classification import TOKEN_CLASSIFICATION
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        TEXT_CLASSIFICATION,
-        TEXT_REGRESSION,
-        TOKEN_CLASSIFICATION,
-        IMAGE_CLASSIFICATION,
-        SEGMENTATION,
-        TABULAR_REGRESSION,
-        TABULAR_CLASSIFICATION,
-    )
-}
+TASKS: Registry[Task] = Registry(
+    group="hf_noise_al.tasks",
+    kind="task",
+    own={
+        task.name: task
+        for task in (
+            TEXT_CLASSIFICATION,
+            TEXT_REGRESSION,
+            TOKEN_CLASSIFICATION,
+            IMAGE_CLASSIFICATION,
+            SEGMENTATION,
+            TABULAR_REGRESSION,
+            TABULAR_CLASSIFICATION,
+        )
+    },
+    wanted="a `hf_noise_al.tasks.Task` of that name",
+    fits=lambda name, value: isinstance(value, Task) and value.name == name,
+)
+"""Tasks by name; packages bring more by entry points of this group."""
 
 __all__ = ["TASKS", "Prepared", "Targets", "Task"]

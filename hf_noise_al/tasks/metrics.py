@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from ..files.shown_text import listed, one_line
 from ..measuring.intervals import Interval, wilson
+from ..pool.problem_type import MULTI_LABEL, REGRESSION
 from ..settings.recipe import did_you_mean
 from .score_intervals import (
     RATIOS,
@@ -33,7 +34,7 @@ from .score_intervals import (
     r2_interval,
     spearman_interval,
 )
-from .targets import MULTI_LABEL, REGRESSION, Targets
+from .targets import Targets
 
 logger = logging.get_logger(__name__)
 

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..files.run_names import WEIGHTS_FILE
 from ..processes.sharded_weights import class_of, global_numel, global_shape, is_zero3, local, local_part, settle, whole
 
-WEIGHTS_FILE = "weights.safetensors"
 """Holds every tensor under its name in the model; a checkpoint of transformers may have other names."""
 
 

@@ -16,11 +16,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hf_noise_al.commands.run import is_finished, prepare, refuse_other_settings, refuse_settings, train
+from hf_noise_al.commands.existing_runs import is_finished, refuse_other_settings
+from hf_noise_al.commands.prepare import prepare, refuse_settings
+from hf_noise_al.commands.run import train
 from hf_noise_al.experiments.comparison import compare, to_json
 from hf_noise_al.experiments.learning_curve import LearningCurve
 from hf_noise_al.experiments.tables import format_table
-from hf_noise_al.settings.arguments import DataArguments, ModelArguments, RunArguments, parse
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments, RunArguments
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument, find_recipe
 from hf_noise_al.tasks import TASKS
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hf_noise_al import BADGE, BALD, Acquisition, ActiveTrainer, Candidates, NoiseStability, k_center_greedy
-from hf_noise_al.commands.run import prepare
+from hf_noise_al.commands.prepare import prepare
 from hf_noise_al.observing.observer import Observer
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 
 
@@ -47,11 +47,11 @@ class Bench:
         return bool(self.trainer.is_world_process_zero())
 
     def observer(self) -> Observer:
-        return self.trainer._observer(self.rows)
+        return self.trainer._looking.observer(self.rows)
 
     def candidates(self) -> Candidates:
         """Return the rows as an acquisition sees them, none of them collated yet."""
-        return self.trainer._candidates(self.rows)
+        return self.trainer._looking.candidates(self.rows)
 
     def precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.trainer.args.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")

@@ -9,11 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-pytest.register_assert_rewrite("acquisition_contract")
-
-from acquisition_contract import AcquisitionContract, calls, candidates_of, generator  # noqa: E402
-
-from hf_noise_al.acquisition import (  # noqa: E402
+from hf_noise_al.acquisition import (
     ACQUISITIONS,
     BADGE,
     BALD,
@@ -26,9 +22,10 @@ from hf_noise_al.acquisition import (  # noqa: E402
     NoiseStability,
     RandomSampling,
 )
-from hf_noise_al.acquisition.uncertainty import bald  # noqa: E402
-from hf_noise_al.observables.base import Observable, features  # noqa: E402
-from hf_noise_al.selection.k_center import k_center_greedy  # noqa: E402
+from hf_noise_al.acquisition.uncertainty import bald
+from hf_noise_al.observables.base import Observable, features
+from hf_noise_al.selection.k_center import k_center_greedy
+from hf_noise_al.testing import AcquisitionContract, calls, candidates_of, generator
 
 SETTINGS = {"noise_stability": {"num_perturbations": 4}, "bald": {"num_samples": 3}}
 RANDOM = {"random", "badge", "bald"}

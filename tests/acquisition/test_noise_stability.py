@@ -13,7 +13,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from acquisition_contract import calls, candidates_of, generator
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -25,6 +24,7 @@ from hf_noise_al.observables.base import features, probabilities
 from hf_noise_al.selection.checks import row_norms
 from hf_noise_al.selection.choosing import SelectionName, select_rows
 from hf_noise_al.selection.k_center import k_center_greedy
+from hf_noise_al.testing import calls, candidates_of, generator
 
 finite_differences = partial(NoiseStability, estimator="finite_difference")
 

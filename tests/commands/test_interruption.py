@@ -11,7 +11,7 @@ from hf_noise_al.commands import main as cli
 from hf_noise_al.commands.interruption import RunInterrupted, telling_what_is_saved
 from hf_noise_al.experiments.learning_curve import LearningCurve
 from hf_noise_al.run_folder.earlier_run import is_kept
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 
 RESUMED = ["--resume_from_checkpoint", "true"]
 
@@ -50,8 +50,8 @@ def suggested(told: str) -> list[str]:
 
 
 IN_TRAINING = "hf_noise_al.ActiveTrainer.training_step"
-LISTING = "hf_noise_al.commands.main.list_recipes"
-IN_LOADING = "hf_noise_al.commands.run.load_data"
+LISTING = "hf_noise_al.commands.recipes.list_recipes"
+IN_LOADING = "hf_noise_al.commands.prepare.load_data"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_recipe_that_starts_afresh_is_overruled(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "place"), [(["query", "RECIPE"], "hf_noise_al.commands.run.load_pool"), (["recipes"], "")]
+    ("words", "place"), [(["query", "RECIPE"], "hf_noise_al.commands.prepare.load_pool"), (["recipes"], "")]
 )
 def test_other_commands_only_stop(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], place: str

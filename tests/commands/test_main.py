@@ -19,6 +19,7 @@ from tiny_run import read_state
 from tqdm import tqdm
 
 from hf_noise_al import ActiveTrainer
+from hf_noise_al.commands import console
 from hf_noise_al.commands import main as cli
 from hf_noise_al.experiments.learning_curve import LearningCurve
 from hf_noise_al.settings.recipe import InvalidArgument
@@ -91,7 +92,11 @@ def test_log_lines_do_not_tear_a_bar(monkeypatch: pytest.MonkeyPatch, name: str)
     before = theirs.handlers
     monkeypatch.setattr(theirs, "handlers", [handler])
     monkeypatch.setattr(theirs, "level", logging.WARNING)
-    with cli._log_lines_on_stderr(), cli._lines_above_bars(), tqdm(total=2, file=terminal, desc="training") as bar:
+    with (
+        console.log_lines_on_stderr(),
+        console.lines_above_bars(),
+        tqdm(total=2, file=terminal, desc="training") as bar,
+    ):
         bar.update()
         logging.getLogger(name).error("told")
         assert terminal.getvalue().rstrip().split("\n")[-1].count("training") >= 1, "the bar is shown again"
@@ -340,9 +345,9 @@ def test_names_in_data_reach_no_terminal_as_they_are(
         if where == "log":
             logging.getLogger("hf_noise_al.tasks").warning(f"Found {nasty}\nWARNING forged: line.")
         else:
-            cli._say(nasty)
+            console.say(nasty)
 
-    monkeypatch.setitem(cli.VERBS, "recipes", show)
+    monkeypatch.setattr("hf_noise_al.commands.recipes.main", show)
     assert cli.main(["recipes"]) == (2 if where == "refusal" else 0)
     printed = "".join(capsys.readouterr())
     assert r"\x1b]0;pwned\x07 name" in printed and not {"\x1b", "\x07", "\r"} & set(printed)
@@ -436,6 +441,24 @@ def test_a_process_whose_reader_leaves_ends_in_silence(words: list[str]) -> None
     os.close(writing)
     assert command.communicate() == (None, b"")
     assert command.returncode == 0
+
+
+def test_what_needs_no_model_waits_for_no_library() -> None:
+    script = """
+import contextlib, sys
+import hf_noise_al
+from hf_noise_al.commands.main import main
+assert [main(["--help"]), main(["recipes"]), main(["rum"])] == [0, 0, 2]
+with contextlib.suppress(SystemExit):
+    main(["compare", "--help"])
+assert not {"torch", "transformers", "datasets", "numpy", "matplotlib"} & sys.modules.keys()
+assert hf_noise_al.processes.__name__ == "hf_noise_al.processes", "folders are attributes too"
+assert {"ActiveTrainer", "processes"} <= {*dir(hf_noise_al)}
+assert not hasattr(hf_noise_al, "ActiveTrianer")
+assert hf_noise_al.Query.__module__ == "hf_noise_al.acquisition.base" and "torch" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_ends_without_a_connection_to_other_processes() -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from hf_noise_al.commands.run import Job, is_finished, prepare, refuse_folder_in_use, train
+from hf_noise_al.commands.existing_runs import is_finished, refuse_folder_in_use
+from hf_noise_al.commands.prepare import Job, prepare
+from hf_noise_al.commands.run import train
 from hf_noise_al.experiments.learning_curve import LearningCurve
 from hf_noise_al.measuring.intervals import wilson
 from hf_noise_al.run_folder.history import RoundRecord
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hf_noise_al.commands.run_settings import FILE_NAME, refuse_other_inputs, save_settings, settings_of
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 
 

@@ -1,4 +1,4 @@
-"""What several files ask of two processes and of four is asked in one launch of each."""
+"""What several files ask of two processes and of four is asked of them together, once."""
 
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ def two(two_folder: Path) -> list[dict[str, Any]]:
         "shards",
         "tasks",
         "unanswered",
+        "whole",
         *(["resume"] if launching.RESUMES else []),
     ]
-    return launching.launch(processes_script.__file__, "ddp", 2, two_folder, *parts)
+    return launching.fork(processes_script.main, "ddp", 2, two_folder, *parts)
 
 
 @pytest.fixture(scope="session")
 def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of four processes found, by part."""
     folder = tmp_path_factory.mktemp("four")
-    return launching.launch(processes_script.__file__, "torchrun", 4, folder, "queries", "shards")
+    return launching.fork(processes_script.main, "ddp", 4, folder, "queries", "shards")

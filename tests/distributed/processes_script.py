@@ -1,9 +1,10 @@
-"""Started on several processes by tests of this folder; what each process found goes to ``FOLDER/found-RANK.json``."""
+"""Done on several processes by tests of this folder; what each process found goes to ``FOLDER/found-RANK.json``."""
 
 import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -133,15 +134,19 @@ def plain(trainer: ActiveTrainer) -> dict[str, Any]:
     }
 
 
+def whole_run(folder: Path) -> dict[str, Any]:
+    trainer = make_trainer(folder / "whole", **ROUNDS)
+    trainer.train()
+    return plain(trainer)
+
+
 def run_stop_and_resume(folder: Path) -> dict[str, Any]:
-    whole = make_trainer(folder / "whole", **ROUNDS)
-    whole.train()
     stopped = make_trainer(folder / "parts", trainer={"callbacks": [Stop(kill=False)]}, **ROUNDS)
     with suppress(KeyboardInterrupt):
         stopped.train()
     resumed = make_trainer(folder / "parts", **ROUNDS)
     resumed.train(resume_from_checkpoint=True)
-    return {"whole": plain(whole), "resumed": plain(resumed)}
+    return plain(resumed)
 
 
 def killed_run(folder: Path) -> dict[str, Any]:
@@ -164,13 +169,13 @@ def unanswered(folder: Path) -> str:
     return "nothing"
 
 
-def main() -> None:
-    folder, parts = Path(sys.argv[1]), sys.argv[2:]
+def main(folder: Path, parts: Sequence[str]) -> None:
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     work = {
         "gradients": lambda: gradient_norms(folder, processes),
         "queries": lambda: queries(folder),
         "look": lambda: [first_look_then_training(folder, fresh) for fresh in (False, True)],
+        "whole": lambda: whole_run(folder),
         "resume": lambda: run_stop_and_resume(folder),
         "killed": lambda: killed_run(folder),
         "shards": shard_parts.work,
@@ -182,5 +187,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), sys.argv[2:])
     torch.distributed.destroy_process_group()  # its threads, still there at exit, can abort the process

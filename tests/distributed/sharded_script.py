@@ -1,4 +1,4 @@
-"""Started on several processes by test_sharded.py; what each process found goes to ``FOLDER/found-RANK.json``.
+"""Done on several processes by test_sharded.py; what each process found goes to ``FOLDER/found-RANK.json``.
 
 Simulated: accelerate shards on accelerators only, so it is told here that the gloo processes of this CPU are some; the
 variable SIMULATED says by what, fsdp2 or zero3.
@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def deviations(folder: Path) -> dict[str, Any]:
     )
     trainer._prepare_to_look()
     trainer.evaluate()  # leaves weights gathered
-    candidates = trainer._candidates(list(range(21)))
+    candidates = trainer._looking.candidates(list(range(21)))
     rows = NoiseStability(estimator="finite_difference", num_perturbations=2).deviations(
         candidates, torch.Generator().manual_seed(0)
     )
@@ -133,7 +133,7 @@ def sketched(folder: Path, autocast: str | None = None) -> dict[str, Any]:
     trainer._prepare_to_look()
     if autocast and plugin is not None:
         plugin.mixed_precision_policy = before
-    kept, candidates = bits(trainer.model), trainer._candidates(list(range(21)))
+    kept, candidates = bits(trainer.model), trainer._looking.candidates(list(range(21)))
 
     def rows(**settings: Any) -> torch.Tensor:
         return NoiseStability(**settings).deviations(candidates, torch.Generator().manual_seed(0))
@@ -289,8 +289,7 @@ PARTS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def main() -> None:
-    folder, parts = Path(sys.argv[1]), sys.argv[2:]
+def main(folder: Path, parts: Sequence[str]) -> None:
     simulated = os.environ.get("SIMULATED")
     if simulated == "fsdp2":
         take_these_processes_for_gpus()
@@ -301,5 +300,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), sys.argv[2:])
     torch.distributed.destroy_process_group()  # its threads, still there at exit, can abort the process

@@ -15,8 +15,7 @@ from tiny_run import read_state
 
 pytestmark = pytest.mark.slow  # it starts interpreters
 
-SCRIPT = processes_script.__file__
-launch = partial(launching.launch, SCRIPT)
+fork = partial(launching.fork, processes_script.main)
 
 
 @contextmanager
@@ -45,6 +44,20 @@ def test_two_processes_ask_for_the_same_rows_in_the_same_order(
     for found in two:
         assert found["queries"] == alone["queries"]
     assert all(found["random state kept"] for found in alone["queries"].values())
+
+
+def test_processes_that_accelerate_launches_do_what_forked_ones_do(tmp_path: Path, two: list[dict[str, Any]]) -> None:
+    parts = ["gradients", "whole", "unanswered"]
+    for found in launching.launch(processes_script.__file__, "ddp", 2, tmp_path, *parts):
+        assert {part: found[part] for part in parts} == {part: two[0][part] for part in parts}
+
+
+@pytest.mark.long
+def test_processes_that_torchrun_starts_ask_for_what_forked_ones_ask(
+    tmp_path: Path, four: list[dict[str, Any]]
+) -> None:
+    for found in launching.launch(processes_script.__file__, "torchrun", 4, tmp_path, "queries"):
+        assert found["queries"] == four[0]["queries"]
 
 
 def test_every_process_hears_that_a_query_has_no_answers(two: list[dict[str, Any]]) -> None:
@@ -78,11 +91,9 @@ def test_looking_before_the_first_training_leaves_the_processes_together(
 @only_if_upstream_resumes
 def test_a_run_stopped_on_two_processes_resumes_exactly(two: list[dict[str, Any]]) -> None:
     for found in two:
-        assert found["resume"]["resumed"] == found["resume"]["whole"]
-    assert two[0]["resume"] == two[1]["resume"]
+        assert found["resume"] == two[0]["whole"]
 
 
-@only_if_upstream_resumes
 def test_one_process_writes(two: list[dict[str, Any]], two_folder: Path) -> None:
     run = two_folder / "whole"
     assert {path.name for path in run.iterdir()} == {".lock", "_rounds", "active_state.json", "labels.jsonl", "queries"}
@@ -103,7 +114,7 @@ def test_four_processes_ask_for_the_same_rows_in_the_same_order(
 
 @only_if_upstream_resumes
 def test_a_run_killed_on_two_processes_resumes_exactly(tmp_path: Path, two: list[dict[str, Any]]) -> None:
-    launch("torchrun", 2, tmp_path, "killed", check=False)
+    fork("ddp", 2, tmp_path, "killed", check=False)
     assert read_state(tmp_path / "killed")["round"] == 1
-    for found in launch("torchrun", 2, tmp_path, "killed"):
-        assert found["killed"] == two[0]["resume"]["whole"]
+    for found in fork("ddp", 2, tmp_path, "killed"):
+        assert found["killed"] == two[0]["whole"]

@@ -42,9 +42,11 @@ QUERIES = ["entropy", "core_set", *(f"{few}{name}" for name in sharded_script.ES
 
 
 def launch(strategy: str, processes: int, folder: Path, *parts: str, check: bool = True) -> list[dict[str, Any]]:
-    return launching.launch(
-        sharded_script.__file__, strategy, processes, folder, *parts, check=check, **ENVIRONMENTS[strategy]
-    )
+    if strategy == "zero3":  # DeepSpeed reads its settings from the environment when it is imported
+        script, environment = sharded_script.__file__, ENVIRONMENTS[strategy]
+        return launching.launch(script, strategy, processes, folder, *parts, check=check, **environment)
+    main = sharded_script.main
+    return launching.fork(main, strategy, processes, folder, *parts, check=check, **ENVIRONMENTS[strategy])
 
 
 @pytest.fixture(scope="module")

@@ -167,9 +167,3 @@ def test_importing_the_module_does_not_import_matplotlib():
     code = f"{imports}; print([name for name in set(sys.modules) - before if name.startswith('matplotlib')])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
-
-
-def test_missing_matplotlib_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"Cannot import `matplotlib\.figure`.*pip install"):
-        draw_curves(compare(make_study()))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al.files.checksums import CHECKSUMS_FILE, check_folder, write_checksums
+from hf_noise_al.files.checksums import check_folder, write_checksums
+from hf_noise_al.files.run_names import CHECKSUMS_FILE
 
 
 @pytest.fixture

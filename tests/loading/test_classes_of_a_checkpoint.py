@@ -13,9 +13,9 @@ from tiny_run import make_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_noise_al import ActiveTrainer
-from hf_noise_al.commands.run import prepare
+from hf_noise_al.commands.prepare import prepare
 from hf_noise_al.pool.pool_dataset import PoolDataset
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.tasks.masks.mask_targets import MaskTargets
 from hf_noise_al.tasks.targets import read_classes, with_targets
 from hf_noise_al.tasks.words.tags import TAGS, TagTargets, with_tags

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import sketch_models
 import torch
-from acquisition_contract import candidates_of, generator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,14 +15,12 @@ from hf_noise_al.noise.gradient_sketch.first_batch import MOST_CHECKS
 from hf_noise_al.noise.gradient_sketch.followed import unsupported_tensors
 from hf_noise_al.noise.gradient_sketch.layer_rules import LayerGradient, Vectors
 from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
-from hf_noise_al.noise.gradient_sketch.sketch import (
-    GradientSketch,
-    num_backward_passes,
-)
+from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch, num_backward_passes
 from hf_noise_al.noise.parameter_filter import perturbed_tensors
 from hf_noise_al.noise.perturbation import perturbed
 from hf_noise_al.observables.base import features, probabilities
 from hf_noise_al.selection.checks import row_norms
+from hf_noise_al.testing import candidates_of, generator
 
 
 def mean_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
-from acquisition_contract import generator
 from torch import Tensor, nn
 
 from hf_noise_al.noise.gradient_sketch.layer_taps import LayerTaps, UnsupportedModuleError
+from hf_noise_al.testing import generator
 
 
 def model() -> nn.Sequential:

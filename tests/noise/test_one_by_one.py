@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import sketch_models
 import torch
-from acquisition_contract import generator
 from test_gradient_sketch import (
     Detached,
     Functional,
@@ -26,6 +25,7 @@ from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
 from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch
 from hf_noise_al.noise.parameter_filter import perturbed_tensors
 from hf_noise_al.observables.base import probabilities
+from hf_noise_al.testing import generator
 
 
 def one_by_one(model: nn.Module, **settings: Any) -> GradientSketch:

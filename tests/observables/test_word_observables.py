@@ -10,12 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForTokenClassification
 
-pytest.register_assert_rewrite("acquisition_contract")
-
-from acquisition_contract import generator  # noqa: E402
-
-from hf_noise_al import ActiveTrainingArguments, features, word_probabilities  # noqa: E402
-from hf_noise_al.acquisition import (  # noqa: E402
+from hf_noise_al import ActiveTrainingArguments, features, word_probabilities
+from hf_noise_al.acquisition import (
     BADGE,
     BALD,
     Acquisition,
@@ -26,11 +22,12 @@ from hf_noise_al.acquisition import (  # noqa: E402
     MarginSampling,
     NoiseStability,
 )
-from hf_noise_al.acquisition.uncertainty import entropy, least_confidence, margin  # noqa: E402
-from hf_noise_al.observables.base import Observable, mean_where, probabilities  # noqa: E402
-from hf_noise_al.observables.parts import mean_over_parts  # noqa: E402
-from hf_noise_al.observables.words import NUM_SIGNS  # noqa: E402
-from hf_noise_al.run_folder.fingerprint import run_fingerprint  # noqa: E402
+from hf_noise_al.acquisition.uncertainty import entropy, least_confidence, margin
+from hf_noise_al.observables.base import Observable, mean_where, probabilities
+from hf_noise_al.observables.parts import mean_over_parts
+from hf_noise_al.observables.words import NUM_SIGNS
+from hf_noise_al.run_folder.fingerprint import run_fingerprint
+from hf_noise_al.testing import generator
 
 CLASSES, HIDDEN = 3, 16
 SIGNS_OF_TOKEN_5 = [1.0, 1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0, -1.0, -1.0]

@@ -1,8 +1,12 @@
 """The benchmark of acquisitions at a tiny size: its names, the shape of what it writes, what it refuses. No timings."""
 
 import json
+import multiprocessing
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -303,11 +307,57 @@ def test_scaling_keeps_what_was_measured_before_a_run_failed(
     assert "| forward | 8 | 1 | 1.00 | 2.00 |" in said.out and "Failed with 16 candidates" in said.err
 
 
-@pytest.mark.slow
+def child(main: Callable[[list[str]], int], words: list[str], environment: dict[str, str], log: Path) -> None:
+    """Run a program in a child of this process: what it prints goes to files beside `log`, its code is the child's."""
+    os.environ.update(environment)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    with log.with_suffix(".out").open("w") as sys.stdout, log.with_suffix(".err").open("w") as sys.stderr:
+        code = main(words)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    sys.exit(code)
+
+
+def in_children(
+    main: Callable[[list[str]], int], folder: Path, command: list[str], env: dict[str, str] | None = None, **_: object
+) -> subprocess.CompletedProcess[str]:
+    """Do as `subprocess.run` with a command of the benchmark, in children that have its libraries imported already."""
+    program = next(number for number, word in enumerate(command) if word.endswith("acquisition.py"))
+    launch, words = command[1:program], command[program + 1 :]
+    count = int(launch[launch.index("--num_processes") + 1]) if launch else 1
+    environment = {"OMP_NUM_THREADS": "1", **(os.environ if env is None else env)}
+    children, logs = [], [folder / f"rank-{rank}" for rank in range(count)]
+    for rank, log in enumerate(logs):
+        if launch:
+            environment |= {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
+            environment |= {name: str(count) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+            port = launch[launch.index("--main_process_port") + 1]
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        fork = multiprocessing.get_context("fork")
+        children.append(fork.Process(target=child, args=(main, words, environment.copy(), log)))
+        children[-1].start()
+    for each in children:
+        each.join(300)
+        each.kill()
+        each.join()
+    printed, said = ("".join(log.with_suffix(end).read_text() for log in logs) for end in (".out", ".err"))
+    code = next((each.exitcode for each in children if each.exitcode), 0)
+    return subprocess.CompletedProcess(command, code, printed, said)
+
+
+@pytest.mark.parametrize("launched", [False, pytest.param(True, marks=pytest.mark.long)], ids=["forked", "launched"])
 def test_runs_as_a_program_with_memory_and_on_two_processes(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    launched: bool,
+    programs: SimpleNamespace,
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    if not launched:
+        start = partial(in_children, programs.acquisition.main, tmp_path)
+        for program in (programs.acquisition, programs.scaling):
+            monkeypatch.setattr(program, "subprocess", SimpleNamespace(run=start))
     answer = tmp_path / "costs.json"
     assert run("--json", str(answer), "--variants", "badge") == 0
     assert [row["name"] for row in rows_of(answer)] == ["badge"]
@@ -329,10 +379,10 @@ def test_quality_runs_each_method_once_and_compares_with_random(
 ) -> None:
     recipe, folder = str(ROOT / "recipes" / "glue" / "mrpc.yaml"), tmp_path / "quality"
     sizes = "--num_rounds 2 --initial_size 4 --candidate_size 8 --max_steps 2 --disable_tqdm true".split()
-    methods = ["random", "sketch_k_means_plus_plus", "badge"]
+    methods = ["random", "sketch_k_means_plus_plus"]
     words = [recipe, *flags, *sizes, "--output_dir", str(folder), "--seeds", "0", "1", "--methods", *methods]
     assert programs.quality.main(words) == 0
-    assert str(folder / "badge-seed-1") in capsys.readouterr().out
+    assert str(folder / "sketch_k_means_plus_plus-seed-1") in capsys.readouterr().out
     found = json.loads((folder / "comparison.json").read_text())
     assert [(entry["acquisition"], entry["seeds"], entry["budgets"]) for entry in found] == [
         (method, [0, 1], [4, 8]) for method in methods
@@ -341,7 +391,7 @@ def test_quality_runs_each_method_once_and_compares_with_random(
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json") if path.name != "comparison.json"}
     assert programs.quality.main(words) == 0
-    assert str(folder / "badge-seed-1") not in capsys.readouterr().out, "finished before"
+    assert str(folder / "sketch_k_means_plus_plus-seed-1") not in capsys.readouterr().out, "finished before"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
     assert programs.quality.main([*words, "--weight_decay", "0.5"]) == 2
@@ -350,7 +400,7 @@ def test_quality_runs_each_method_once_and_compares_with_random(
     assert "holds a run of 2 rounds, and 1 are asked for" in capsys.readouterr().err
     assert programs.quality.main([*words, "--num_rounds", "1", "--seeds", "2"]) == 2
     assert "has 2 rounds, and 1 are asked for: they cannot be compared" in capsys.readouterr().err
-    assert not (folder / "badge-seed-2").exists()
+    assert not (folder / "sketch_k_means_plus_plus-seed-2").exists()
     assert programs.quality.main([*words, "--acquisition_kwargs={}"]) == 2
     assert "is set by `--methods` and `--seeds` here" in capsys.readouterr().err
     assert json.loads((folder / "comparison.json").read_text()) == found

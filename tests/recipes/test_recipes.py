@@ -19,7 +19,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTImagePro
 
 from hf_noise_al.commands.main import main
 from hf_noise_al.experiments.learning_curve import LearningCurve
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import find_recipe, list_recipes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,7 +191,13 @@ def scene_stand_in(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
     return flags
 
 
+def digits_in_two_steps(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return flags for the digits themselves, which need no stand-in."""
+    return {"max_steps": 2}
+
+
 STAND_INS = {
+    "quickstart": digits_in_two_steps,
     "glue": text_stand_in,
     "text": text_stand_in,
     "conll2003": word_stand_in,
@@ -199,7 +205,7 @@ STAND_INS = {
     "segmentation": scene_stand_in,
     "tabular": table_stand_in,
 }
-"""By the recipe's name, else its folder; what has none runs as it is. Each returns flags."""
+"""By the recipe's name, else its folder. Each returns flags."""
 
 
 @each_recipe
@@ -220,9 +226,8 @@ def test_runs_on_a_stand_in(path: Path, tmp_path: Path, tiny_bert_folder: Path) 
     if "seeds" in recipe:
         recipe["seeds"] = [0]
         flags["seeds"] = 0
-    make = STAND_INS.get(path.stem) or STAND_INS.get(path.parent.name)
-    if make is not None:
-        flags |= make(recipe, tmp_path)
+    make = STAND_INS.get(path.stem) or STAND_INS[path.parent.name]
+    flags |= make(recipe, tmp_path)
     if make in (text_stand_in, word_stand_in):
         flags["model_name_or_path"] = tiny_bert_folder
 

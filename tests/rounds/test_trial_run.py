@@ -18,8 +18,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.commands import main as cli
-from hf_noise_al.commands.run import prepare, train
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al.commands.prepare import prepare
+from hf_noise_al.commands.run import train
+from hf_noise_al.settings.parsing import parse
 
 
 def in_numbers(rows: Dataset) -> Dataset:
@@ -306,8 +307,8 @@ def test_a_trial_leaves_weights_modes_gradients_and_random_states(
     weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     states = torch.get_rng_state(), np.random.get_state()[1].copy()
     with caplog.at_level("INFO", "hf_noise_al"):
-        trainer._try_out()
-    assert trainer._tried == {"query", "training", "evaluation"}
+        trainer._trial_run.try_out(trainer.acquisition, trainer.annotator)
+    assert trainer._trial_run.tried == {"query", "training", "evaluation"}
     assert [module.training for module in trainer.model.modules()] == modes
     assert all(torch.equal(value, weights[name]) for name, value in trainer.model.state_dict().items())
     assert all(parameter.grad is None for parameter in trainer.model.parameters())

@@ -1,52 +1,56 @@
 """One process at a time in a folder: who is there is named, and a killed one leaves nothing behind."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 
+from hf_noise_al.files.run_names import HOLDER_FILE
 from hf_noise_al.run_folder import run_lock
-from hf_noise_al.run_folder.run_lock import HOLDER_FILE, RunLock
+from hf_noise_al.run_folder.run_lock import RunLock
 
-HOLD = """
-import os, sys, time
-from pathlib import Path
-from hf_noise_al.run_lock import RunLock
-lock = RunLock()
-lock.acquire(Path(sys.argv[1]))
-if len(sys.argv) > 2 and os.fork() == 0:  # as a data loading worker, which has the lock open, too
-    time.sleep(float(sys.argv[2]))
-    os._exit(0)
-print("held", flush=True)
-time.sleep(60)
-"""
+
+def hold(folder: Path, held: Event, worker_seconds: float) -> None:
+    """Hold the lock for a minute, beside a process that has it open, too, as data loading workers have."""
+    lock = RunLock()
+    lock.acquire(folder)
+    if os.fork() == 0:
+        time.sleep(worker_seconds)
+        os._exit(0)
+    held.set()
+    time.sleep(60)
 
 
 @pytest.fixture
-def holder(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator["subprocess.Popen[str]"]:
-    words = [sys.executable, "-c", HOLD, str(tmp_path), *getattr(request, "param", [])]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
+def holder(tmp_path: Path) -> Iterator[BaseProcess]:
+    """Another process that holds the lock of the folder."""
+    fork = multiprocessing.get_context("fork")
+    held = fork.Event()
+    process = fork.Process(target=hold, args=(tmp_path, held, 1.0))
+    process.start()
+    assert held.wait(60)
+    yield process
+    process.kill()
+    process.join()
 
 
-@pytest.mark.parametrize("holder", [["1.0"]], indirect=True, ids=["with a worker"])
-def test_a_second_process_is_refused_and_a_kill_frees_the_folder(
-    tmp_path: Path, holder: "subprocess.Popen[str]"
+def test_a_second_process_is_refused_and_a_kill_frees_the_folder_also_from_its_worker(
+    tmp_path: Path, holder: BaseProcess
 ) -> None:
+    assert holder.pid is not None
     started = time.monotonic()
     with pytest.raises(ValueError, match=f"Process {holder.pid} on .* works in .*Wait for it or end it"):
         RunLock().acquire(tmp_path)
     assert time.monotonic() - started < 5, "the living are not waited for"
     os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
+    holder.join()
     lock = RunLock()
     lock.acquire(tmp_path)
     assert json.loads((tmp_path / HOLDER_FILE).read_text())["process"] == os.getpid()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al.run_folder.set_aside import SET_ASIDE_FILE, read_set_aside, write_set_aside
+from hf_noise_al.files.run_names import SET_ASIDE_FILE
+from hf_noise_al.run_folder.set_aside import read_set_aside, write_set_aside
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -8,16 +8,12 @@ from typing import Any
 
 import pytest
 
+from hf_noise_al.files.run_names import JOURNAL_FILE, STATE_FILE
 from hf_noise_al.pool.pool import Annotation, Pool
 from hf_noise_al.run_folder.history import RoundRecord
-from hf_noise_al.run_folder.journal import JOURNAL_FILE
-from hf_noise_al.run_folder.state import (
-    STATE_FILE,
-    VERSION,
-    ActiveState,
-    PendingQuery,
-    refuse_other_run,
-)
+from hf_noise_al.run_folder.pending_query import PendingQuery
+from hf_noise_al.run_folder.state import ActiveState
+from hf_noise_al.run_folder.state_file import VERSION, refuse_other_run
 
 FINGERPRINT = {"seed": 0, "data.size": 9, "acquisition": "NoiseStability()", "betas": (0.9, 0.999)}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al import ActiveTrainingArguments
-from hf_noise_al.settings.arguments import parse
+from hf_noise_al import ActiveTrainingArguments, LabelFile
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 
 BASE = "model_name_or_path: some/model\ndataset_name: some/data\n"
@@ -156,3 +156,38 @@ def test_settings_of_an_acquisition_that_are_no_json_are_named() -> None:
             None,
             ["--dataset_name=x", "--model_name_or_path=x", "--output_dir=x", "--acquisition_kwargs={estimator: auto}"],
         )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--annotator", "label_fil"], r"Unknown `annotator` label_fil\. Did you mean `label_file`\? There are: "),
+        (
+            ["--annotator", "label_file"],
+            r"Cannot make the annotator label_file: missing a required .*kwargs` are path\.",
+        ),
+        (
+            ["--annotator", "label_file", '--annotator_kwargs={"path": "x", "pth": "x"}'],
+            "Cannot make the annotator label_file: .*pth",
+        ),
+        (["--annotator", "label_file", "--annotator_kwargs={"], "`annotator_kwargs` is not valid JSON"),
+        (["--annotator_kwargs={}"], "`annotator_kwargs` are set, and no `annotator`. Name one, or leave them out"),
+        (["--annotator", "label_file", "--label_file", "x"], "both say who answers queries. Leave one of them out"),
+    ],
+)
+def test_an_annotator_that_cannot_be_made_is_refused(
+    recipe: Callable[[str], Path], flags: list[str], message: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        parse(recipe(""), flags)
+
+
+def test_an_annotator_is_made_of_its_name_and_settings(recipe: Callable[[str], Path]) -> None:
+    assert parse(recipe(""))[2].make_annotator() is None
+    for text in ("label_file: a.jsonl\n", "annotator: label_file\nannotator_kwargs: {path: a.jsonl}\n"):
+        training = parse(recipe(text))[2]
+        made = training.make_annotator()
+        assert isinstance(made, LabelFile) and made.path == Path("a.jsonl")
+        assert (training.label_file, training.annotator) == ("a.jsonl", None), "one run, however it was asked for"
+    held_out = parse(recipe("annotator: held_out_labels\nannotator_kwargs: {labels: [1, 0]}\n"))[2].make_annotator()
+    assert held_out is not None and held_out.annotate([1, 0]) == [0, 1]

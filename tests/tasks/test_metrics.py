@@ -10,10 +10,11 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from transformers import EvalPrediction
 
+from hf_noise_al.pool.problem_type import MULTI_LABEL, REGRESSION
 from hf_noise_al.tasks import Targets
 from hf_noise_al.tasks import metrics as module
 from hf_noise_al.tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better, load_metrics
-from hf_noise_al.tasks.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_noise_al.tasks.targets import SINGLE_LABEL
 
 BINARY = Targets(SINGLE_LABEL, ("no", "yes"))
 THREE = Targets(SINGLE_LABEL, ("a", "b", "c"))

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from transformers import EvalPrediction
 
+from hf_noise_al.pool.problem_type import MULTI_LABEL, REGRESSION
 from hf_noise_al.tasks import Targets
 from hf_noise_al.tasks.masks.segmentation_metrics import load_segmentation_metrics
 from hf_noise_al.tasks.metrics import load_metrics
@@ -21,7 +22,7 @@ from hf_noise_al.tasks.score_intervals import (
     recall,
     spearman_interval,
 )
-from hf_noise_al.tasks.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_noise_al.tasks.targets import SINGLE_LABEL
 from hf_noise_al.tasks.words.entities import load_word_metrics
 
 TWO = Targets(SINGLE_LABEL, ("no", "yes"))

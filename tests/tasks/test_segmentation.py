@@ -26,9 +26,11 @@ from transformers import AutoModelForSemanticSegmentation
 import hf_noise_al.observing.collated_batches
 from hf_noise_al import ActiveTrainer, NoiseStability
 from hf_noise_al.commands.main import main
-from hf_noise_al.commands.run import prepare, train
+from hf_noise_al.commands.prepare import prepare
+from hf_noise_al.commands.run import train
 from hf_noise_al.observables.pixels import segmentation_map
-from hf_noise_al.settings.arguments import DataArguments, ModelArguments, parse
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 from hf_noise_al.tasks import TASKS
 from hf_noise_al.tasks.masks.masks import decode_mask
@@ -154,7 +156,7 @@ def test_both_estimators_see_the_same_and_leave_the_weights(model_type: str, dat
         for parameter in trainer.model.parameters():
             parameter.mul_(4) if parameter.ndim > 1 else None
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    candidates = trainer._candidates(list(range(12)))
+    candidates = trainer._looking.candidates(list(range(12)))
     assert candidates.observable is segmentation_map
     rows = {}
     for estimator, settings in (
@@ -196,7 +198,7 @@ def test_other_acquisitions_choose_images(acquisition: str, data: Path, tmp_path
 def test_uncertainty_of_an_image_is_the_mean_over_its_pixels(data: Path, tmp_path: Path) -> None:
     trainer = make_trainer(data, tmp_path, acquisition="entropy")
     rows = list(range(12))
-    query = trainer.acquisition.select(trainer._candidates(rows), 1, torch.Generator())
+    query = trainer.acquisition.select(trainer._looking.candidates(rows), 1, torch.Generator())
     batch = trainer.data_collator([trainer.data.inputs[row] for row in rows])
     with torch.no_grad():
         chances = trainer.model.eval()(**batch).logits.softmax(dim=1)
@@ -311,16 +313,20 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
+        self.total = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(found):
             if isinstance(leaf, torch.Tensor):
                 storage = leaf.untyped_storage()
+                _, before = self.storages.get(storage._cdata, (None, 0))
                 self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.storages = {key: kept for key, kept in self.storages.items() if not kept[0].expired()}
-        self.peak = max(self.peak, sum(nbytes for _, nbytes in self.storages.values()))
+                self.total += storage.nbytes() - before
+        if self.total > self.peak:  # only then can those that are still alive be more than ever
+            self.storages = {key: kept for key, kept in self.storages.items() if not kept[0].expired()}
+            self.total = sum(nbytes for _, nbytes in self.storages.values())
+            self.peak = max(self.peak, self.total)
         return found
 
 
@@ -366,7 +372,7 @@ def test_memory_of_evaluating_and_querying_does_not_grow_with_the_number_of_imag
         )
 
         def query(trainer: Any = trainer, number: int = number, method: Any = method) -> None:
-            method.select(trainer._candidates(list(range(number))), 2, torch.Generator().manual_seed(0))
+            method.select(trainer._looking.candidates(list(range(number))), 2, torch.Generator().manual_seed(0))
 
         found.append(peaks(trainer.evaluate if work == "evaluate" else query))
     pixels, outputs = 3 * 32 * 32 * 4, 3 * 16 * 16 * 4  # float32 numbers of one image, and of what is observed of it

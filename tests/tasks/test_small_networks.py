@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from acquisition_contract import generator
 from tiny_images import SMALL, TASK, make_small
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
@@ -16,6 +15,7 @@ from hf_noise_al.noise.gradient_sketch.followed import unsupported_tensors
 from hf_noise_al.observables.base import Observable, features, probabilities
 from hf_noise_al.selection.checks import row_norms
 from hf_noise_al.settings.arguments import ModelArguments
+from hf_noise_al.testing import generator
 
 each_network = pytest.mark.parametrize("model_type", list(SMALL))
 CHANNELS = 2

@@ -12,10 +12,11 @@ from transformers import BertConfig
 
 from hf_noise_al import ActiveTrainer
 from hf_noise_al.commands.main import main
-from hf_noise_al.commands.run import prepare
+from hf_noise_al.commands.prepare import prepare
 from hf_noise_al.experiments.learning_curve import LearningCurve
 from hf_noise_al.run_folder.state import ActiveState
-from hf_noise_al.settings.arguments import DataArguments, ModelArguments, parse
+from hf_noise_al.settings.arguments import DataArguments, ModelArguments
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.tasks import TASKS, Prepared
 from hf_noise_al.tasks.tables.tabular_model import TabularMLPForPrediction
 from hf_noise_al.tasks.tables.tabular_processor import TabularProcessor

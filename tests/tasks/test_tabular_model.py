@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-pytest.register_assert_rewrite("acquisition_contract")
-
-from acquisition_contract import candidates_of, generator  # noqa: E402
-
-from hf_noise_al import Candidates, NoiseStability, Observable, features, probabilities  # noqa: E402
-from hf_noise_al.noise.gradient_sketch.layer_rules import why_unsupported  # noqa: E402
-from hf_noise_al.tasks.tables.tabular_model import TabularMLPConfig, TabularMLPForPrediction, TabularMLPModel  # noqa: E402
-from hf_noise_al.tasks.tables.target_scale import TargetScale  # noqa: E402
+from hf_noise_al import Candidates, NoiseStability, Observable, features, probabilities
+from hf_noise_al.noise.gradient_sketch.layer_rules import why_unsupported
+from hf_noise_al.tasks.tables.tabular_model import TabularMLPConfig, TabularMLPForPrediction, TabularMLPModel
+from hf_noise_al.tasks.tables.target_scale import TargetScale
+from hf_noise_al.testing import candidates_of, generator
 
 HEADS: dict[str, dict[str, Any]] = {
     "regression": {"num_labels": 1},
@@ -33,7 +30,7 @@ def make(problem_type: str = "regression", **settings: Any) -> TabularMLPForPred
 
 
 class ByName(TabularMLPForPrediction):
-    """Takes its features as `acquisition_contract` names them."""
+    """Takes its features as `hf_noise_al.testing` names them."""
 
     def forward(self, input: Tensor) -> Any:  # type: ignore[override]
         return super().forward(features=input)

@@ -15,10 +15,11 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from hf_noise_al import ActiveTrainer, ActiveTrainingArguments, features, probabilities
 from hf_noise_al.loading.models import model_factory
 from hf_noise_al.loading.processors import load_image_processor
+from hf_noise_al.pool.problem_type import MULTI_LABEL, REGRESSION
 from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 from hf_noise_al.tasks import TASKS, Prepared
 from hf_noise_al.tasks.images.image_classification import as_image
-from hf_noise_al.tasks.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_noise_al.tasks.targets import SINGLE_LABEL
 
 TEXTS = ["a good film", "a bad book", "the dog was very good", "poor cat"]
 RESNET = {"model_type": "resnet", "embedding_size": 4, "hidden_sizes": [4], "depths": [1], "layer_type": "basic"}

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
 from hf_noise_al.commands.main import main
-from hf_noise_al.commands.run import prepare
-from hf_noise_al.settings.arguments import DataArguments, parse
+from hf_noise_al.commands.prepare import prepare
+from hf_noise_al.settings.arguments import DataArguments
+from hf_noise_al.settings.parsing import parse
 from hf_noise_al.tasks import TASKS, Prepared
 from hf_noise_al.tasks.text.tokens import padding_collator
 

@@ -5,19 +5,20 @@ from typing import Any
 
 import pytest
 import torch
-from acquisition_contract import generator
 from tiny_images import image_trainer, make_images, prepare_images
 from tiny_run import assert_same_outcome, outcome
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
-import hf_noise_al.trainer
-from hf_noise_al.augmentation import ImageAugmentation, batch_generator, crop_at_random, flip_at_random
+import hf_noise_al.rounds.training
+from hf_noise_al.augmentation import ImageAugmentation, crop_at_random, flip_at_random
+from hf_noise_al.processes.generators import named_generator
 from hf_noise_al.settings.arguments import DataArguments
 from hf_noise_al.settings.recipe import InvalidArgument
 from hf_noise_al.tasks import TASKS
 from hf_noise_al.tasks.images.image_classification import image_augmentation
+from hf_noise_al.testing import generator
 
 BOTH = ImageAugmentation(flip=True, crop_padding=2)
 SETTINGS: dict[str, Any] = {"num_rounds": 2, "num_train_epochs": 2, "acquisition_kwargs": {"num_projections": 16}}
@@ -66,10 +67,10 @@ def test_equal_generators_give_equal_changes_and_the_global_random_state_stays()
 
 
 def test_every_batch_of_every_step_round_and_seed_has_its_own_generator() -> None:
-    keys = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (1, 1, 0, 0)]
-    drawn = [torch.randint(2**40, (1,), generator=batch_generator(*key)).item() for key in keys]
+    keys = [(0, "0/0/0"), (1, "0/0/0"), (0, "1/0/0"), (0, "0/1/0"), (0, "0/0/1"), (1, "1/0/0")]
+    drawn = [torch.randint(2**40, (1,), generator=named_generator(*key)).item() for key in keys]
     assert len(set(drawn)) == len(keys)
-    assert drawn[0] == torch.randint(2**40, (1,), generator=batch_generator(*keys[0])).item()
+    assert drawn[0] == torch.randint(2**40, (1,), generator=named_generator(*keys[0])).item()
 
 
 # ---- in a run ------------------------------------------------------------------------------------------------------
@@ -158,12 +159,13 @@ def test_a_run_is_not_resumed_with_another_augmentation(tmp_path: Path) -> None:
 def test_processes_take_the_changes_that_one_process_takes_by_accumulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[int, ...]] = []
-    monkeypatch.setattr(hf_noise_al.trainer, "batch_generator", lambda *key: asked.append(key) or batch_generator(*key))
+    asked: list[tuple[int, str]] = []
+    training = hf_noise_al.rounds.training
+    monkeypatch.setattr(training, "named_generator", lambda *key: asked.append(key) or named_generator(*key))
     settings: dict[str, Any] = {"num_rounds": 1, "num_train_epochs": 1, "per_device_train_batch_size": 2}
     image_trainer(tmp_path / "one", BOTH, gradient_accumulation_steps=2, **settings).train()
     one = asked.copy()
-    assert one == [(42, 0, step, batch) for step in range(2) for batch in range(2)]
+    assert one == [(42, f"0/{step}/{batch}") for step in range(2) for batch in range(2)]
     found = []
     for rank in range(2):
         trainer = image_trainer(tmp_path / str(rank), BOTH, **settings)
@@ -172,7 +174,7 @@ def test_processes_take_the_changes_that_one_process_takes_by_accumulation(
         for step in range(2):
             asked.clear()
             trainer.state.global_step = step
-            trainer._batch_generator()
+            trainer._training.next_batch_generator()
             found += asked
     assert sorted(found) == sorted(one)
 

@@ -141,7 +141,7 @@ def test_nothing_of_an_earlier_run_is_removed_before_its_answers_are_kept(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_noise_al.trainer.keep_earlier_run", killed)
+    monkeypatch.setattr("hf_noise_al.run_folder.stored_run.keep_earlier_run", killed)
     with pytest.raises(KeyboardInterrupt):
         start().train()
     assert {path: path.read_bytes() for path in queries.parent.rglob("*") if path.is_file()} == before

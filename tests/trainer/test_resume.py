@@ -20,6 +20,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from hf_noise_al import ActiveTrainer, ActiveTrainerCallback
+from hf_noise_al import trainer as trainer_module
 from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch
 from hf_noise_al.observables.base import features, probabilities
 from hf_noise_al.run_folder import round_files
@@ -136,7 +137,7 @@ def second(trainer: ActiveTrainer) -> bool:
 
 MOMENTS: dict[str, Callable[[ActiveTrainer], None]] = {
     "before anything is on the disk": lambda t: before(ActiveState, "save", lambda state, *_: True),
-    "while the initial labels are told": lambda t: before(t, "_tell", lambda *_, **__: True),
+    "while the initial labels are told": lambda t: before(trainer_module, "tell", lambda *_, **__: True),
     "while training": lambda t: t.add_callback(DieAt(t, "on_step_end", 5)),
     "after a checkpoint": lambda t: t.add_callback(DieAt(t, "on_save", 4)),
     "while a checkpoint is written": lambda t: before(
@@ -147,11 +148,11 @@ MOMENTS: dict[str, Callable[[ActiveTrainer], None]] = {
         round_files, "save_weights", lambda model, folder, write: second(t) and folder.name == ".model.incomplete"
     ),
     "while the model gets its name": lambda t: before(round_files, "sync_folder", lambda folder: second(t)),
-    "between model and evaluation": lambda t: before(t, "_evaluate_round", lambda: second(t)),
+    "between model and evaluation": lambda t: before(t._training, "evaluate", lambda: second(t)),
     "between evaluation and state": lambda t: before(
         ActiveState, "save", lambda state, *_: len(state.history) == 2 and state.pending is None
     ),
-    "between state and log": lambda t: before(t, "_log_round", lambda record: record.round == 1),
+    "between state and log": lambda t: before(t, "_log_at", lambda labels, values: values.get("active/round") == 1),
     "while observing": lambda t: before(GradientSketch, "__call__", lambda sketch, model, inputs: second(t)),
     "between observing and state": lambda t: before(
         ActiveState, "save", lambda state, *_: len(state.history) == 1 and state.pending is not None
@@ -324,7 +325,7 @@ def test_means_of_batches_under_adapters_survive_a_stop(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
     resumed.train(resume_from_checkpoint=True)
-    assert resumed._files.resumed_round == 0
+    assert resumed._run.weights.resumed_round == 0
     assert_same_outcome(outcome(resumed), outcome(whole))
 
 

@@ -12,7 +12,8 @@ from tiny_run import make_model
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hf_noise_al.upstream.weight_files import WEIGHTS_FILE, load_weights, save_weights, whole_weights
+from hf_noise_al.files.run_names import WEIGHTS_FILE
+from hf_noise_al.upstream.weight_files import load_weights, save_weights, whole_weights
 
 
 def lora() -> nn.Module:

@@ -14,10 +14,11 @@ from ...augmentation import ImageAugmentation
 from ...loading.processors import load_image_processor
 from ...observables.base import probabilities
 from ...pool.places import row_at
+from ...pool.problem_type import MULTI_LABEL
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import Collator, Prepared, Task, stack_column
 from ..columns import find_image_column
-from ..targets import CLASSES, MULTI_LABEL, SINGLE_LABEL
+from ..targets import CLASSES, SINGLE_LABEL
 from . import (
     small_convnets,  # noqa: F401  # recipes name their types
     small_resnet,  # noqa: F401  # recipes name their types

@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 
-from ..targets import MULTI_LABEL, REGRESSION
+from ...pool.problem_type import MULTI_LABEL, REGRESSION
 from .target_scale import TargetScale
 
 

@@ -3,9 +3,10 @@
 from transformers import AutoModelForSequenceClassification
 
 from ...observables.base import probabilities
+from ...pool.problem_type import MULTI_LABEL
 from ..base import Task
 from ..columns import require_texts
-from ..targets import CLASSES, MULTI_LABEL, SINGLE_LABEL
+from ..targets import CLASSES, SINGLE_LABEL
 from .tokens import padding_collator, text_columns, text_processor, tokenize
 
 TEXT_CLASSIFICATION = Task(

@@ -3,9 +3,10 @@
 from transformers import AutoModelForSequenceClassification
 
 from ...observables.base import features
+from ...pool.problem_type import REGRESSION
 from ..base import CLASSES_ALONE, Task
 from ..columns import require_texts
-from ..targets import NUMBERS, REGRESSION
+from ..targets import NUMBERS
 from .tokens import padding_collator, text_columns, text_processor, tokenize
 
 TEXT_REGRESSION = Task(

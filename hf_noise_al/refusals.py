@@ -1,0 +1,15 @@
+"""What the user is told and can act upon: the one class of error whose traceback helps nobody."""
+
+from __future__ import annotations
+
+
+class Refusal(ValueError):
+    """What was asked cannot be done; the message says what was asked, what was found and what to do.
+
+    The command shows it as one line and ends with exit code 2; any other error keeps its traceback. In Python it is a
+    ValueError, and can be caught as one.
+    """
+
+
+class MissingFile(Refusal, FileNotFoundError):
+    """A file or folder that was named is not there."""
