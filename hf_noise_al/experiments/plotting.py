@@ -8,7 +8,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ..files.shown_text import one_line
-from .learning_curve import Comparison, describe_rows, format_estimate
+from .comparison import Comparison
+from .tables import describe_rows, format_estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
