@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,13 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in SOURCES}
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yield the absolute name of everything that a file imports, also inside functions and for types alone."""
+@cache
+def imported(path: Path) -> tuple[str, ...]:
+    """Return the absolute name of everything that a file imports, also inside functions and for types alone."""
+    return tuple(names_of_imports(path))
+
+
+def names_of_imports(path: Path) -> Iterator[str]:
     package = ["hf_noise_al", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -89,13 +89,13 @@ def own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a block register its models and tasks for itself alone."""
     for mapping in (CONFIG_MAPPING, MODEL_MAPPING):
         monkeypatch.setattr(mapping, "_extra_content", dict(mapping._extra_content))
-    before = dict(TASKS)
+    known = set(TASKS)
     yield
-    TASKS.clear()
-    TASKS.update(before)
+    for name in set(TASKS) - known:
+        del TASKS[name]
 
 
-# In this process: a new one takes ten seconds to import its libraries. Warnings of this package are errors here, too.
+# In this process: a new one takes ten seconds to import its libraries. Here, too, warnings of this package are errors.
 @pytest.mark.slow
 @pytest.mark.parametrize(("block", "output"), PYTHON, ids=[name(block) for block, _ in PYTHON])
 def test_python_runs_and_prints_what_is_shown(

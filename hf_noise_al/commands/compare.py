@@ -18,8 +18,9 @@ def main(words: Sequence[str]) -> None:
     """Print the table of curves, or their numbers as JSON, and draw them where asked to."""
     options = read_options(_parser(), words)
     # not at the top: NumPy, SciPy and Matplotlib take a second, and the help needs none of them
-    from ..experiments.learning_curve import compare, format_table, to_json
+    from ..experiments.comparison import compare, to_json
     from ..experiments.plotting import FORMATS, plot_curves
+    from ..experiments.tables import format_table
 
     if options.plot is not None and options.plot.suffix.lower() not in FORMATS:
         raise InvalidArgument(f"Cannot draw {options.plot}: name a file that ends in one of {', '.join(FORMATS)}.")

@@ -8,16 +8,10 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ..experiments.learning_curve import (
-    FILE_NAME,
-    Comparison,
-    LearningCurve,
-    compare,
-    format_rounds,
-    format_table,
-    to_json,
-)
+from ..experiments.comparison import Comparison, compare, to_json
+from ..experiments.learning_curve import FILE_NAME, LearningCurve
 from ..experiments.plotting import plot_curves
+from ..experiments.tables import format_rounds, format_table
 from ..files.atomic import write_atomically
 from ..files.run_names import STATE_FILE
 from ..files.shown_text import one_line

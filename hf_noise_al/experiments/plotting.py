@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..files.shown_text import one_line
 from ..refusals import Refusal
-from .learning_curve import Comparison, describe_rows, format_estimate
+from .comparison import Comparison
+from .tables import describe_rows, format_estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
