@@ -25,6 +25,7 @@ import argparse
 import ast
 import contextlib
 import functools
+import gc
 import importlib
 import importlib.util
 import json
@@ -51,51 +52,42 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TESTS: dict[str, dict[str, str]] = {
     "selection": {
-        "hf_noise_al/selection.py": "test_selection test_shard test_k_center test_small_networks test_acquisition",
-        "hf_noise_al/k_center.py": "test_k_center test_selection test_shard test_acquisition",
+        "hf_noise_al/selection.py": "test_selection test_shard test_k_center",
+        "hf_noise_al/k_center.py": "test_k_center test_shard test_selection",
         "hf_noise_al/distances.py": "test_distances test_k_center test_selection",
     },
     "pool": {
         "hf_noise_al/pool.py": "test_pool test_set_aside test_journal test_state test_initial_set test_annotators "
-        "test_labeled_split test_earlier_run test_label_reader test_query_file test_label_lines test_people_answer",
+        "test_labeled_split test_earlier_run",
         "hf_noise_al/label_values.py": "test_label_values test_label_reader test_label_lines test_annotators "
-        "test_labeled_split test_entities test_csv_files test_token_classification",
+        "test_labeled_split",
         "hf_noise_al/label_reader.py": "test_label_reader test_label_values test_labeled_split test_label_lines "
-        "test_annotators test_csv_files test_entities test_token_classification test_labels_through_a_run",
+        "test_annotators test_entities test_token_classification",
         "hf_noise_al/labeled_split.py": "test_labeled_split test_evaluation_sets test_csv_files test_query_file "
-        "test_label_reader test_unlabeled_folder test_classes_of_a_checkpoint test_token_classification "
-        "test_labels_through_a_run",
+        "test_label_reader test_unlabeled_folder test_classes_of_a_checkpoint test_token_classification",
         "hf_noise_al/journal.py": "test_journal test_state test_earlier_run",
-        "hf_noise_al/state.py": "test_state test_journal test_earlier_run test_differences test_people_answer "
-        "test_resume_of_tasks",
-        "hf_noise_al/places.py": "test_places test_projection test_layer_gradients test_labeled_split "
-        "test_label_values test_perturbation",
-        "hf_noise_al/set_aside.py": "test_set_aside test_pool test_state test_annotators test_query_file "
-        "test_earlier_run test_token_classification",
+        "hf_noise_al/state.py": "test_state test_journal test_earlier_run test_differences test_people_answer",
+        "hf_noise_al/places.py": "test_places test_labeled_split test_label_values",
+        "hf_noise_al/set_aside.py": "test_set_aside test_pool test_state test_annotators test_earlier_run",
         "hf_noise_al/initial_set.py": "test_initial_set test_pool",
     },
     "noise": {
-        "hf_noise_al/perturbation.py": "test_perturbation test_sharding test_noise_stability test_one_by_one "
+        "hf_noise_al/perturbation.py": "test_perturbation test_sharding test_noise_stability",
+        "hf_noise_al/projection.py": "test_projection test_noise_stability",
+        "hf_noise_al/acquisition/finite_differences.py": "test_noise_stability test_memory",
+        "hf_noise_al/acquisition/noise_stability.py": "test_noise_stability test_memory test_one_by_one",
+        "hf_noise_al/gradient_sketch.py": "test_gradient_sketch test_one_by_one",
+        "hf_noise_al/layer_gradients.py": "test_layer_gradients test_rank_one_noise test_small_networks "
         "test_gradient_sketch",
-        "hf_noise_al/projection.py": "test_projection test_pixel_observables test_noise_stability test_perturbation",
-        "hf_noise_al/acquisition/finite_differences.py": "test_noise_stability test_memory test_word_observables "
-        "test_pixel_observables test_augmentation test_small_networks test_acquisition",
-        "hf_noise_al/acquisition/noise_stability.py": "test_noise_stability test_memory test_one_by_one "
-        "test_gradient_sketch test_acquisition",
-        "hf_noise_al/gradient_sketch.py": "test_gradient_sketch test_observation test_small_networks test_one_by_one",
-        "hf_noise_al/layer_gradients.py": "test_layer_gradients test_rank_one_noise test_tabular_model "
-        "test_small_networks test_weights_of_architectures test_gradient_sketch",
-        "hf_noise_al/layer_taps.py": "test_layer_taps test_observation test_noise_stability test_one_by_one "
-        "test_gradient_sketch",
-        "hf_noise_al/weight_use.py": "test_weight_use test_weights_of_architectures test_perturbation "
-        "test_gradient_sketch",
-        "hf_noise_al/rank_one_noise.py": "test_rank_one_noise test_layer_gradients test_noise_stability "
-        "test_gradient_sketch",
+        "hf_noise_al/layer_taps.py": "test_layer_taps test_gradient_sketch test_one_by_one",
+        "hf_noise_al/weight_use.py": "test_weight_use test_gradient_sketch",
+        "hf_noise_al/rank_one_noise.py": "test_rank_one_noise test_layer_gradients test_gradient_sketch",
     },
 }
 """By area: a source file, or a folder with all that is in it, and the test files that should kill its mutants.
 
-The tests run in this order, so the quickest and closest come first. Of two entries that hold a file the longer counts.
+The closest files, which come first, and others that use the module more than in passing; a mutant that survives is run
+against all of them, so that each costs. Of two entries that hold a file the longer counts.
 """
 
 LIBRARIES = (
@@ -290,6 +282,7 @@ def prepare(scratch: Path) -> None:
         MPLBACKEND="Agg",
         OMP_NUM_THREADS="1",
         PYTHONPATH=str(ROOT),
+        PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
     )
     sys.path.insert(0, str(ROOT))
     os.chdir(ROOT)
@@ -297,6 +290,7 @@ def prepare(scratch: Path) -> None:
         if importlib.util.find_spec(name.split(".")[0]) is not None:
             importlib.import_module(name)
     assert not any(name.split(".")[0] == "hf_noise_al" for name in sys.modules), "a child could not mutate it any more"
+    gc.freeze()  # no child need go through what is here already
 
 
 def run_tests(tests: Sequence[str], scratch: Path, module: str = "", text: str = "") -> None:
@@ -311,7 +305,7 @@ def run_tests(tests: Sequence[str], scratch: Path, module: str = "", text: str =
     if module:
         sys.meta_path.insert(0, MutatedSource(module, text))
     failure = FirstFailure()
-    options = "-x -q -p no:xdist -p no:cov -p no:cacheprovider -m".split() + ["not slow and not long"]
+    options = "-x -q -p no:xdist -p no:cacheprovider -m".split() + ["not slow and not long"]
     code = int(importlib.import_module("pytest").main([*options, *tests], plugins=[failure]))
     package = sys.modules.get("hf_noise_al")
     home = None if package is None else package.__file__
