@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from hf_noise_al import distances
-from hf_noise_al.distances import largest_entry, lower, scale_factors, scaled, squared_distances
+from hf_noise_al.distances import FEW_CENTERS, largest_entry, lower, scale_factors, scaled, squared_distances
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -65,6 +65,22 @@ def test_lower_computes_few_of_the_distances_between_rows_at_random(monkeypatch:
     lowered, _ = lower(rows.square().sum(dim=1), rows, centers)
     assert sum(computed) < 2 * len(rows)
     assert (lowered < rows.square().sum(dim=1)).any()
+
+
+@pytest.mark.parametrize("num_centers", [1, FEW_CENTERS, FEW_CENTERS + 1, 30])
+def test_lower_says_what_it_took_with_half_a_distance_for_each_pair_of_its_filter(
+    monkeypatch: pytest.MonkeyPatch, num_centers: int
+) -> None:
+    computed = []
+
+    def counting(rows: Tensor, centers: Tensor) -> Tensor:
+        computed.append(len(rows))
+        return squared_distances(rows, centers)
+
+    monkeypatch.setattr(distances, "squared_distances", counting)
+    rows, centers = torch.randn(50, 3, generator=generator()), torch.randn(num_centers, 3, generator=generator(1))
+    _, took = lower(rows.square().sum(dim=1), rows, centers)
+    assert took == sum(computed) + (50 * num_centers // 2 if num_centers > FEW_CENTERS else 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
