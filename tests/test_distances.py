@@ -40,6 +40,18 @@ def test_lower_is_the_least_of_all_distances_to_the_last_bit(dtype: torch.dtype,
     assert torch.equal(bounds, before)
 
 
+@pytest.mark.parametrize("spread", [1e-16, 1e-15, 3e-15])
+def test_lower_leaves_room_for_the_rounding_of_wide_products(spread: float) -> None:
+    source = generator(1)
+    points = 3 + torch.randn(2, 20_000, generator=source, dtype=torch.float64)
+    rows, centers = (
+        many + spread * torch.randn(many.shape, generator=source, dtype=torch.float64)
+        for many in (points.repeat(10, 1), points.repeat(5, 1))
+    )
+    every = torch.stack([squared_distances(rows, center) for center in centers], dim=1)
+    assert torch.equal(lower(every[:, 0], rows, centers)[0], every.amin(dim=1))
+
+
 def test_lower_leaves_the_marks_of_chosen_rows_and_zeros() -> None:
     rows = torch.zeros(3, 2)
     assert lower(torch.tensor([-1.0, 0.0, 5.0]), rows, torch.ones(20, 2))[0].tolist() == [-1, 0, 2]
