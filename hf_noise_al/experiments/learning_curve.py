@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..files.atomic import write_atomically
+from ..files.run_names import CURVE_FILE
 from ..measuring.intervals import Interval
 from ..refusals import MissingFile, Refusal
 
-FILE_NAME = "learning_curve.json"
 VERSION = 1
 TEXTS = ("task", "dataset", "model", "acquisition", "metric")
 FIELD_TYPES: dict[str, type] = {**dict.fromkeys(TEXTS, str), "seed": int, "greater_is_better": bool, "points": list}
@@ -62,7 +62,7 @@ class LearningCurve:
         `FileNotFoundError` where there is none; `ValueError` naming the file where it is damaged or of another version.
         """
         path = Path(path)
-        file = path / FILE_NAME if path.is_dir() else path
+        file = path / CURVE_FILE if path.is_dir() else path
         if not file.is_file():
             raise MissingFile(f"No learning curve at {file}. Pass the output_dir of a finished run.")
         try:
