@@ -237,6 +237,18 @@ def test_sources_keep_the_small_rules(path: Path) -> None:
         assert not any(isinstance(name, ast.Name) and name.id == "print" for name in calls), "prints"
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=[path.relative_to(ROOT).as_posix() for path in SOURCES])
+def test_what_the_user_is_told_is_a_refusal(path: Path) -> None:
+    """An error of a builtin class is shown with its traceback, as one from under us is."""
+    builtin = {"ValueError", "FileNotFoundError", "OSError", "ImportError"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in builtin, f"line {node.lineno}: raise `Refusal` of hf_noise_al.refusals"
+        if isinstance(node, ast.ClassDef) and path.name != "refusals.py":
+            bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+            assert not bases & builtin, f"line {node.lineno}: make {node.name} a `Refusal`"
+
+
 def test_every_module_has_a_test_file_of_its_name() -> None:
     files = [module for module, path in MODULES.items() if module != "__main__" and path.name != "__init__.py"]
     tested = {name.removeprefix("test_").removesuffix(".py") for name in TESTS}

@@ -29,6 +29,7 @@ from ..pool.places import Place, Source, row_at
 from ..pool.problem_type import MULTI_LABEL as MULTI_LABEL
 from ..pool.problem_type import REGRESSION as REGRESSION
 from ..pool.problem_type import classes_of_config
+from ..refusals import Refusal, retold
 from ..settings.arguments import DataArguments
 
 logger = logging.get_logger(__name__)
@@ -99,7 +100,7 @@ def read_classes(
     elif names is None:
         names = _found(values, column)
     if len(names) < (1 if multi else 2):
-        raise ValueError(
+        raise Refusal(
             f"Column `{column}` has {len(names)} class{'' if len(names) == 1 else 'es'} ({listed(names, 12)}): nothing "
             "to tell apart. (Empty cells, -1 and -100 mean that a label is missing.) Name another `label_column`, or "
             "all classes with `class_names`."
@@ -166,9 +167,9 @@ def with_targets(
         try:
             values.append(read(value))
         except ValueError as error:
-            raise type(error)(f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
+            raise retold(error, f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
     if open_rows and complete:
-        raise ValueError(
+        raise Refusal(
             f"Column `{column}` of {place} has no label in {row_at(place, open_rows[0])} ({len(open_rows)} such rows"
             f"{_listed(taken)}). Rounds are measured on labeled rows: name another `eval_split`, or remove these rows."
         )
@@ -257,7 +258,7 @@ def _found(values: Iterable[object], column: str) -> list[str]:
     try:
         names = classes_found(values)
     except ValueError as error:
-        raise ValueError(
+        raise Refusal(
             f"Column `{column}`: {error}. For a number to predict use `task: text_regression` or `task: "
             "tabular_regression`, or list the classes in `class_names`."
         ) from None
@@ -275,7 +276,7 @@ def _found_in_lists(rows: Sequence[list[Any]], column: str) -> list[str]:
     if all(isinstance(item, str) for item in items):
         return in_order({item.strip() for item in items})
     if not items <= {0, 1}:
-        raise ValueError(
+        raise Refusal(
             f"The lists of column `{column}` hold neither class names nor only 0 and 1 "
             f"(found {listed(sorted(items, key=str), 5)}). "
             "Write the names of the classes, or one 0 or 1 per class."
@@ -285,7 +286,7 @@ def _found_in_lists(rows: Sequence[list[Any]], column: str) -> list[str]:
 
 def _place(classes: Classes, value: object) -> int:
     if isinstance(value, list):
-        raise ValueError(f"found the list {value} among single labels. Write lists in every row, or in none.")
+        raise Refusal(f"found the list {value} among single labels. Write lists in every row, or in none.")
     try:
         return classes.place(value)
     except UnknownClass as error:
@@ -298,10 +299,10 @@ def _output(classes: Classes, outputs: Sequence[int], value: object) -> int:
 
 def _set_of(classes: Classes, outputs: Sequence[int], value: object) -> list[float]:
     if not isinstance(value, list):
-        raise ValueError(f"found {value!r} among lists of labels. Write lists in every row, or in none.")
+        raise Refusal(f"found {value!r} among lists of labels. Write lists in every row, or in none.")
     if value and not any(isinstance(item, str) for item in value):
         if len(value) != len(classes) or not set(value) <= {0, 1}:
-            raise ValueError(f"found {value}. Write one 0 or 1 for each of the {len(classes)} classes, or their names.")
+            raise Refusal(f"found {value}. Write one 0 or 1 for each of the {len(classes)} classes, or their names.")
         chosen = {outputs[place] for place, item in enumerate(value) if item}
     else:
         chosen = {outputs[_place(classes, name)] for name in value}
@@ -314,7 +315,7 @@ def _number(value: object) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(
+        raise Refusal(
             f"found {value!r}, which is not a number. Correct the row; for classes use a task of classification."
         )
     return number

@@ -18,6 +18,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from hf_noise_al.acquisition import Candidates, NoiseStability
 from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch
 from hf_noise_al.noise.parameter_filter import perturbed_tensors
 from hf_noise_al.noise.perturbation import perturbed
 from hf_noise_al.observables.base import features, probabilities
@@ -125,16 +126,18 @@ def test_scores_are_lengths_of_deviations_and_the_first_pick_is_the_longest() ->
 
 
 def test_every_candidate_is_observed_once_clean_and_once_per_perturbation() -> None:
-    described = []
+    described, promised = [], set()
     plain = candidates_of(perceptron(), inputs(), labeled=inputs(3, seed=5))
 
     def observe(observable: Any, description: str = "observe") -> Tensor:
         described.append(description)
+        promised.add(observable.passes)
         return plain.observe(observable, description)
 
     candidates = Candidates(plain.model, plain.size, observe, plain.observable, plain.labeled)
     finite_differences(num_perturbations=3).select(candidates, 2, generator())
     assert described == ["clean pass", "perturbation 1/3", "perturbation 2/3", "perturbation 3/3"]
+    assert promised == {4}, "for the estimate of time"
     assert plain.labeled is not None and calls(plain.labeled) == 0
     finite_differences(num_perturbations=3, labeled_as_centers=True).select(plain, 2, generator())
     assert calls(plain.labeled) == 4
@@ -422,10 +425,23 @@ def test_each_estimator_says_what_it_will_keep(caplog: pytest.LogCaptureFixture)
     assert "31 forward passes. Features take 0.0 MB on this process (8 x 90)" in text
     assert f"the copy of the perturbed tensors {tensors / 1e6:.1f} MB" in text
     assert text.count("Finite differences:") == 1
+    assert "Finite differences: 4 forward passes" in log_of(
+        caplog, candidates, estimator="finite_difference", num_perturbations=3
+    )
     text = log_of(caplog, candidates, estimator="gradient_sketch", num_projections=300_000)
     assert "features take 9.6 MB on this process (8 x 300000)" in text
     wide = replace(candidates, labeled=candidates_of(candidates.model, inputs()))
     assert "(16 x 90)" in log_of(caplog, wide, estimator="finite_difference", labeled_as_centers=True)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_rows_that_are_just_as_wide_as_they_may_be_are_not_projected(count: int) -> None:
+    candidates = candidates_of(perceptron(), inputs())
+    whole, narrow = (
+        finite_differences(num_perturbations=count, max_feature_dim=width).deviations(candidates, generator())
+        for width in (1000, 3 * count)
+    )
+    assert torch.equal(narrow, whole) and whole.shape == (8, 3 * count)
 
 
 def test_wide_rows_are_projected_as_they_arrive() -> None:
@@ -487,6 +503,8 @@ def test_sketch_in_bfloat16_is_close_to_that_in_float32_whatever_training_did() 
     model = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.LayerNorm(32), nn.Linear(32, 3))
     candidates = candidates_of(model, inputs().float())
     exact = NoiseStability(estimator="gradient_sketch").deviations(candidates, generator())
+    by_hand = GradientSketch(model, 1e-3, generator())(model, {"input": inputs().float()})
+    torch.testing.assert_close(exact, by_hand)
     with torch.autocast("cpu", torch.bfloat16):  # as an accelerate model trained in bfloat16 would be
         assert torch.equal(NoiseStability(estimator="gradient_sketch").deviations(candidates, generator()), exact)
     lower = NoiseStability(estimator="gradient_sketch", autocast="bfloat16").deviations(candidates, generator())

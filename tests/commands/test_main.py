@@ -1,6 +1,7 @@
 """The command line, end to end on models of a few kilobytes."""
 
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -24,6 +25,9 @@ from hf_noise_al import ActiveTrainer
 from hf_noise_al.commands import console
 from hf_noise_al.commands import main as cli
 from hf_noise_al.experiments.learning_curve import LearningCurve
+from hf_noise_al.files.typed_text import UnreadableFile
+from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from hf_noise_al.refusals import MissingFile, Refusal, retold
 from hf_noise_al.settings.recipe import InvalidArgument
 
 ROUND_FILES = {"README.md", "active_state.json", "config.json", "learning_curve.json", "learning_curve.png"}
@@ -404,10 +408,35 @@ def test_names_in_data_reach_no_terminal_as_they_are(
     assert printed.count("\n") == 1
 
 
-def test_what_is_no_refusal_of_ours_is_raised(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_noise_al.trainer.ActiveTrainer.train", lambda *_, **__: json.loads("{"))
-    with pytest.raises(ValueError, match="Expecting property name"):
-        cli.main(["run", str(recipe)])
+@pytest.mark.parametrize(
+    ("fail", "kind"),
+    [
+        (lambda *_, **__: json.loads("{"), ValueError),
+        (lambda *_, **__: int("many"), ValueError),  # of no file: it is raised in C
+        (lambda *_, **__: importlib.import_module("no_such_library"), ImportError),
+        (lambda *_, **__: Path("no/such/file").read_text(), FileNotFoundError),
+    ],
+)
+def test_an_error_from_under_us_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, fail: Callable[..., object], kind: type[Exception]
+) -> None:
+    monkeypatch.setattr("hf_noise_al.commands.recipes.list_recipes", fail)
+    with pytest.raises(kind) as raised:
+        cli.main(["recipes"])
+    assert not isinstance(raised.value, Refusal)
+
+
+@pytest.mark.parametrize("kind", [Refusal, MissingFile, UnsupportedModuleError, UnreadableFile])
+def test_a_refusal_is_one_line_whoever_raises_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: type[Refusal]
+) -> None:
+    def refuse() -> None:
+        raise retold(kind("before"), "Cannot do it.")
+
+    monkeypatch.setattr("hf_noise_al.commands.recipes.list_recipes", refuse)
+    assert cli.main(["recipes"]) == 2
+    assert capsys.readouterr().err == "hf-noise-al: Cannot do it.\n"
+    assert type(retold(kind("before"), "")) is kind and type(retold(OSError("before"), "")) is Refusal
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_end(

@@ -15,6 +15,7 @@ from ...loading.processors import load_image_processor
 from ...observables.base import probabilities
 from ...pool.places import row_at
 from ...pool.problem_type import MULTI_LABEL
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import Collator, Prepared, Task, stack_column
 from ..columns import find_image_column
@@ -40,7 +41,7 @@ def require_images(dataset: Dataset, columns: Sequence[str], place: str) -> None
     column = dataset.data.column(columns[0])
     if column.null_count:
         row = next(row for row, value in enumerate(dataset.select_columns(columns[0])) if value[columns[0]] is None)
-        raise ValueError(f"Column `{columns[0]}` of {place} has no image in {row_at(place, row)}. Remove such rows.")
+        raise Refusal(f"Column `{columns[0]}` of {place} has no image in {row_at(place, row)}. Remove such rows.")
 
 
 def encode_images(dataset: Dataset, columns: Sequence[str], processor: Any, arguments: DataArguments) -> Dataset:
@@ -62,7 +63,7 @@ def encode_images(dataset: Dataset, columns: Sequence[str], processor: Any, argu
         pixels = [np.asarray(found, dtype=np.float32) for found in process_images(processor, images)]
         for number, found in zip(numbers, pixels, strict=True):
             if found.shape != (shape or pixels[0].shape):
-                raise ValueError(
+                raise Refusal(
                     f"Column `{name}`, row {number}: the image processor makes an array of {found.shape} of it, and "
                     f"one of {shape} of row 0. Use a processor that resizes or crops all images to one size."
                 )
@@ -111,7 +112,7 @@ def read_image(value: Any, feature: Any, mode: str, where: str) -> PIL.Image.Ima
             value = Image(mode=feature.mode).decode_example(value)
         except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error ...
             reason = str(error).split(" <_io")[0] or type(error).__name__
-            raise ValueError(
+            raise Refusal(
                 f"{where}: cannot read the image ({reason}). Remove the row, or put a whole image file in its place."
             ) from error
     return in_mode(as_image(value, where), mode)
@@ -132,13 +133,13 @@ def as_image(value: Any, where: str) -> PIL.Image.Image:
         given = np.asarray(value)
         array = given.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} is no image: found {type(value).__name__}. Store images, or arrays.") from error
+        raise Refusal(f"{where} is no image: found {type(value).__name__}. Store images, or arrays.") from error
     if array.ndim == 3 and array.shape[2] not in (1, 3) and array.shape[0] in (1, 3):
         array = np.moveaxis(array, 0, 2)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or not array.size or not bool(((array >= 0) & (array <= 255)).all()):
-        raise ValueError(
+        raise Refusal(
             f"{where} is no image: an array of shape {array.shape} or values that are no pixels. "
             "Store arrays (height, width) or (height, width, 3) with values from 0 to 255, or from 0 to 1."
         )
@@ -156,7 +157,7 @@ def image_augmentation(arguments: DataArguments, prepared: Prepared) -> ImageAug
     padding = arguments.crop_padding if "crop" in asked else 0
     height, width = prepared.pool.features["pixel_values"].shape[1:]
     if padding >= min(height, width):
-        raise ValueError(
+        raise Refusal(
             f"`crop_padding: {padding}` can move images of {height} x {width} pixels out of sight. Lower it; 4 is "
             "usual for 32 x 32."
         )

@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from ...files.shown_text import listed
 from ...loading.processors import load_tokenizer
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import Collator
 from ..columns import find_text_columns
@@ -61,7 +62,7 @@ def padding_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
     """Return what pads a batch to its longest row; a tokenizer without padding token pads with its end token."""
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise ValueError("The tokenizer has neither padding nor end token, so rows cannot form batches. Add one.")
+            raise Refusal("The tokenizer has neither padding nor end token, so rows cannot form batches. Add one.")
         tokenizer.pad_token = tokenizer.eos_token
     collator: Collator = DataCollatorWithPadding(tokenizer)
     return collator
@@ -76,7 +77,7 @@ def _with_a_token(encoded: Dataset, columns: Sequence[str], tokenizer: PreTraine
     token = _stand_in(tokenizer)
     if token is None:
         texts = " and ".join(repr(encoded[empty[0]][name]) for name in columns)
-        raise ValueError(
+        raise Refusal(
             f"Column `{'`, `'.join(columns)}`, row {empty[0]}: the tokenizer makes no token of {texts}, and has none "
             f"to put there ({len(empty)} such rows). Fill or remove such rows."
         )
