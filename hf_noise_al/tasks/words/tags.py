@@ -17,7 +17,9 @@ from ...pool.label_values import UnknownClass, in_order, is_missing
 from ...pool.places import row_at
 from ...pool.problem_type import classes_of_config
 from ...settings.arguments import DataArguments
-from ..targets import LabelKind, Outside, Targets, by_place, tidy_names, with_label_column
+from ..label_column import Outside, with_label_column
+from ..label_kinds import LabelKind
+from ..targets import Targets, by_place, tidy_names
 
 logger = logging.get_logger(__name__)
 
