@@ -19,6 +19,10 @@ from ..base import Collator, Prepared, Task, stack_column
 from ..label_kinds import CLASSES
 from ..pictures import as_image, as_stored, image_columns, image_mode, in_mode, process_images, require_images
 from ..targets import SINGLE_LABEL
+from . import (
+    small_convnets,  # noqa: F401  # recipes name their types
+    small_resnet,  # noqa: F401  # recipes name their types
+)
 
 
 def image_processor(model: ModelArguments, arguments: DataArguments, pool: Dataset) -> Any:
