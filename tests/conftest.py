@@ -50,6 +50,34 @@ os.fsync = lambda _: None
 arrow_dataset.generate_fingerprint = lambda _: generate_random_fingerprint()
 
 
+LONG_FILES = (
+    "distributed/test_processes.py",
+    "distributed/test_sharded.py",
+    "trainer/test_resume.py",
+    "trainer/test_trainer.py",
+    "test_notebooks.py",
+    "test_readme.py",
+    "recipes/test_benchmarks.py",
+    "tasks/test_segmentation.py",
+    "recipes/test_recipes.py",
+    "rounds/test_every_setting.py",
+    "distributed/test_tasks_on_processes.py",
+    "distributed/test_shards.py",
+)
+"""Files of ten seconds and more, the longest first: begun at the end, they would keep one process waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long files first; those of one file stay together, in their order."""
+    tests = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(tests).as_posix() if item.path.is_relative_to(tests) else ""
+        return LONG_FILES.index(name) if name in LONG_FILES else len(LONG_FILES)
+
+    items.sort(key=place)
+
+
 def pytest_collection_finish() -> None:
     """Let no garbage collection, of which accelerate asks for one at each training, walk through all the modules."""
     gc.collect()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -86,8 +87,13 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in SOURCES}
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yield the absolute name of everything that a file imports, also inside functions and for types alone."""
+@cache
+def imported(path: Path) -> tuple[str, ...]:
+    """Return the absolute name of everything that a file imports, also inside functions and for types alone."""
+    return tuple(names_of_imports(path))
+
+
+def names_of_imports(path: Path) -> Iterator[str]:
     package = ["hf_noise_al", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -216,6 +222,18 @@ def test_sources_keep_the_small_rules(path: Path) -> None:
     if module_name(path) != "commands.console":
         calls = (node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
         assert not any(isinstance(name, ast.Name) and name.id == "print" for name in calls), "prints"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[path.relative_to(ROOT).as_posix() for path in SOURCES])
+def test_what_the_user_is_told_is_a_refusal(path: Path) -> None:
+    """An error of a builtin class is shown with its traceback, as one from under us is."""
+    builtin = {"ValueError", "FileNotFoundError", "OSError", "ImportError"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in builtin, f"line {node.lineno}: raise `Refusal` of hf_noise_al.refusals"
+        if isinstance(node, ast.ClassDef) and path.name != "refusals.py":
+            bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+            assert not bases & builtin, f"line {node.lineno}: make {node.name} a `Refusal`"
 
 
 def test_every_module_has_a_test_file_of_its_name() -> None:

@@ -15,6 +15,7 @@ from ..observables.base import (
     split_probabilities_and_features,
 )
 from ..observables.parts import check_one_answer_each
+from ..refusals import Refusal
 from ..selection.checks import check_finite, check_size, row_norms
 from ..selection.k_means import k_means_plus_plus_of_products
 from .base import Acquisition, Candidates, Query
@@ -63,7 +64,7 @@ def _check_one_class_each(model: nn.Module) -> None:
             if is_multi_label(model)
             else ("a regression", "'noise_stability' or 'core_set'")
         )
-        raise ValueError(
+        raise Refusal(
             "BADGE takes the most likely class for the label, so it needs a model that chooses one class of several; "
             f"the outputs of this {type(model).__name__} are {found}. Use {instead}."
         )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..observables.base import Observable, is_multi_label, is_regression, probabilities
 from ..observables.parts import check_one_answer_each
+from ..refusals import Refusal
 from ..selection.checks import check_finite, check_size, check_whole_number
 from ..selection.choosing import top_k
 from .base import Acquisition, Candidates, Query
@@ -34,7 +35,7 @@ class BALD(Acquisition):
     def check(self, model: nn.Module, observable: Observable) -> None:
         """Raise ValueError unless `model` has dropout and chooses one class of several, or labels, for each example."""
         if is_regression(model):
-            raise ValueError(
+            raise Refusal(
                 f"BALD compares class probabilities, and this {type(model).__name__} is a regression model. "
                 "Use 'noise_stability' or 'core_set'."
             )

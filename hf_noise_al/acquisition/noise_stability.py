@@ -18,6 +18,7 @@ from ..noise.perturbation import check_noise_scale
 from ..observables.base import Observable, check_observable
 from ..processes.row_shards import Shard
 from ..processes.sharded_weights import is_sharded
+from ..refusals import Refusal
 from ..selection.checks import check_finite, check_size, check_whole_number, row_norms
 from ..selection.choosing import SelectionName, select_rows
 from ..selection.k_center import k_center_greedy
@@ -108,29 +109,27 @@ class NoiseStability(Acquisition):
             check_whole_number(name, getattr(self, name), most=MOST_NUMBERS)
         for name in ("normalize_rows", "labeled_as_centers", "one_by_one"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"`{name}` must be true or false, got {getattr(self, name)!r}.")
+                raise Refusal(f"`{name}` must be true or false, got {getattr(self, name)!r}.")
         if not isinstance(self.parameter_filter, str):
-            raise ValueError(
-                f"`parameter_filter` must be a text, got {self.parameter_filter!r}. The default is 'weight'."
-            )
+            raise Refusal(f"`parameter_filter` must be a text, got {self.parameter_filter!r}. The default is 'weight'.")
         if self.observable is not None:
             check_observable(self.observable)
         _check_choice("selection", self.selection, get_args(SelectionName))
         _check_choice("estimator", self.estimator, get_args(EstimatorName))
         if self.labeled_as_centers and self.selection not in ("k_center", "k_means_plus_plus"):
-            raise ValueError(
+            raise Refusal(
                 f"`labeled_as_centers` has no meaning with selection {self.selection!r}: it takes no centers. "
                 "Use 'k_center' or 'k_means_plus_plus'."
             )
         if self.one_by_one and self.estimator == "finite_difference":
-            raise ValueError(
+            raise Refusal(
                 "`one_by_one` has no meaning with estimator='finite_difference', which passes whole batches. Leave it "
                 "out, or use estimator='gradient_sketch'."
             )
         if self.autocast is not None:
             _check_choice("autocast", self.autocast, ("bfloat16",))
             if self.estimator != "gradient_sketch":
-                raise ValueError(
+                raise Refusal(
                     "`autocast` works with estimator='gradient_sketch' alone: finite differences are smaller than the "
                     f"rounding of {self.autocast} products and would be noise. Name that estimator, or leave "
                     "`autocast` out."
@@ -246,7 +245,7 @@ class NoiseStability(Acquisition):
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"Unknown {name} {value!r}. Use one of {', '.join(choices)}.")
+        raise Refusal(f"Unknown {name} {value!r}. Use one of {', '.join(choices)}.")
 
 
 def _unit_rows(rows: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import special
 
 from ..measuring.intervals import Interval
+from ..refusals import Refusal
 from .learning_curve import LearningCurve, dump_json
 
 
@@ -64,7 +65,7 @@ def aubc(num_labeled: Sequence[int], values: Sequence[float]) -> float:
     """
     steps = [after - before for before, after in itertools.pairwise(num_labeled)]
     if len(num_labeled) != len(values) or not values or any(step < 0 for step in steps):
-        raise ValueError(f"Need one value for each of growing label counts, found {num_labeled} and {values}.")
+        raise Refusal(f"Need one value for each of growing label counts, found {num_labeled} and {values}.")
     if not any(steps):
         return math.fsum(values) / len(values)
     areas = (step * (values[i] + values[i + 1]) / 2 for i, step in enumerate(steps))
@@ -115,16 +116,14 @@ def compare(curves: Sequence[LearningCurve], baseline: str = "random") -> tuple[
 
 def _refuse_mixed(curves: Sequence[LearningCurve]) -> None:
     if not curves or not all(curve.points for curve in curves):
-        raise ValueError("Cannot compare without points: pass at least one run, each with at least one finished round.")
+        raise Refusal("Cannot compare without points: pass at least one run, each with at least one finished round.")
     for name in ("task", "dataset", "model", "metric", "greater_is_better", "num_labeled"):
         found = list(dict.fromkeys(getattr(curve, name) for curve in curves))
         if len(found) > 1:
-            raise ValueError(
-                f"Cannot compare runs of different `{name}`: {found[0]} and {found[1]}. Compare like runs."
-            )
+            raise Refusal(f"Cannot compare runs of different `{name}`: {found[0]} and {found[1]}. Compare like runs.")
     (name, seed), count = Counter((curve.acquisition, curve.seed) for curve in curves).most_common(1)[0]
     if count > 1:
-        raise ValueError(f"Found {count} runs of {name} with seed {seed}. Pass each once, or run another `seed`.")
+        raise Refusal(f"Found {count} runs of {name} with seed {seed}. Pass each once, or run another `seed`.")
 
 
 def _summarize(curves: list[LearningCurve], reference: list[LearningCurve], baseline: str) -> Comparison:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..files.atomic import write_atomically
+from ..files.run_names import CURVE_FILE
 from ..measuring.intervals import Interval
+from ..refusals import MissingFile, Refusal
 
-FILE_NAME = "learning_curve.json"
 VERSION = 1
 TEXTS = ("task", "dataset", "model", "acquisition", "metric")
 FIELD_TYPES: dict[str, type] = {**dict.fromkeys(TEXTS, str), "seed": int, "greater_is_better": bool, "points": list}
@@ -61,14 +62,14 @@ class LearningCurve:
         `FileNotFoundError` where there is none; `ValueError` naming the file where it is damaged or of another version.
         """
         path = Path(path)
-        file = path / FILE_NAME if path.is_dir() else path
+        file = path / CURVE_FILE if path.is_dir() else path
         if not file.is_file():
-            raise FileNotFoundError(f"No learning curve at {file}. Pass the output_dir of a finished run.")
+            raise MissingFile(f"No learning curve at {file}. Pass the output_dir of a finished run.")
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
             fields = _checked_fields(document)
         except ValueError as error:
-            raise ValueError(f"Cannot read the learning curve {file}: {error}") from error
+            raise Refusal(f"Cannot read the learning curve {file}: {error}") from error
         return cls(**fields)
 
 
@@ -76,7 +77,7 @@ def value_of(point: Mapping[str, Any], metric: str) -> float:
     """Return `metric` of a round; NaN where it measured no finite number."""
     metrics = point["metrics"]
     if metric not in metrics:
-        raise ValueError(f"No metric `{metric}` in round {point.get('round')}; it has {', '.join(sorted(metrics))}.")
+        raise Refusal(f"No metric `{metric}` in round {point.get('round')}; it has {', '.join(sorted(metrics))}.")
     value = metrics[metric]
     return float(value) if value is not None and math.isfinite(value) else math.nan
 
@@ -88,22 +89,22 @@ def detail_of(point: Mapping[str, Any], field: str, metric: str) -> Any:
 
 def _checked_fields(document: object) -> dict[str, Any]:
     if not isinstance(document, dict):
-        raise ValueError(f"expected a JSON object, found {type(document).__name__}.")
+        raise Refusal(f"expected a JSON object, found {type(document).__name__}.")
     if document.get("version") != VERSION:
-        raise ValueError(
+        raise Refusal(
             f"it has version {document.get('version')}, this hf_noise_al reads version {VERSION}. "
             f"Use the hf_noise_al that wrote it, or run again."
         )
     for name, kind in FIELD_TYPES.items():
         if type(document.get(name)) is not kind:
-            raise ValueError(f"`{name}` should be {kind.__name__}, found {document.get(name)!r}.")
+            raise Refusal(f"`{name}` should be {kind.__name__}, found {document.get(name)!r}.")
     for point in document["points"]:
         sound = isinstance(point, dict) and isinstance(point.get("num_labeled"), int)
         if not sound or not isinstance(point.get("metrics"), dict):
-            raise ValueError(f"a point needs `num_labeled` and `metrics`, found {point!r}.")
+            raise Refusal(f"a point needs `num_labeled` and `metrics`, found {point!r}.")
         name, value = document["metric"], point["metrics"].get(document["metric"])
         if value is not None and type(value) not in (int, float):
-            raise ValueError(f"`{name}` of round {point.get('round')} should be a number or null, found {value!r}.")
+            raise Refusal(f"`{name}` of round {point.get('round')} should be a number or null, found {value!r}.")
         _check_rows(point, document["metric"])
     return {**{name: document[name] for name in FIELD_TYPES}, "points": tuple(document["points"])}
 
@@ -111,14 +112,14 @@ def _checked_fields(document: object) -> dict[str, Any]:
 def _check_rows(point: Mapping[str, Any], metric: str) -> None:
     for field in ("num_rows", "intervals"):
         if not isinstance(point.get(field) or {}, dict):
-            raise ValueError(f"`{field}` of round {point.get('round')} should be an object, found {point[field]!r}.")
+            raise Refusal(f"`{field}` of round {point.get('round')} should be an object, found {point[field]!r}.")
     count, ends = detail_of(point, "num_rows", metric), detail_of(point, "intervals", metric)
     if count is not None and type(count) is not int:
-        raise ValueError(f"`num_rows` of round {point.get('round')} should be a whole number, found {count!r}.")
+        raise Refusal(f"`num_rows` of round {point.get('round')} should be a whole number, found {count!r}.")
     if ends is not None and not (
         isinstance(ends, list | tuple) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
     ):
-        raise ValueError(f"`intervals` of round {point.get('round')} should be two numbers, found {ends!r}.")
+        raise Refusal(f"`intervals` of round {point.get('round')} should be two numbers, found {ends!r}.")
 
 
 def _finite(value: Any) -> Any:

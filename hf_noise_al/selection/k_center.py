@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..processes.row_shards import Shard
+from ..refusals import Refusal
 from .checks import check_finite, check_size
 from .distances import largest_entry, scale_factors, scaled
 from .lazy_distances import LazyDistances
@@ -45,7 +46,7 @@ def k_center_greedy(
     if centers is not None:
         check_finite(centers)
     if first is not None and not 0 <= first < size:
-        raise ValueError(f"`first` must be the index of one of the {size} rows, got {first}. Count from 0.")
+        raise Refusal(f"`first` must be the index of one of the {size} rows, got {first}. Count from 0.")
     return choose(rows, k, centers if centers is not None and len(centers) else None, first, shard)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..files.shown_text import listed, one_line
+from ..refusals import Refusal
 from ..settings.recipe import did_you_mean
 
 _LOWER_IS_BETTER = ("loss", "mse", "mae", "rmse", "error", "wer", "cer", "perplexity", "runtime")
@@ -46,9 +47,9 @@ def _full_names(names: Sequence[str], evaluation_sets: Sequence[str]) -> list[st
     return [prefix + name for prefix in prefixes for name in (*names, "loss")]
 
 
-def _unknown(setting: str, wanted: str, known: list[str]) -> ValueError:
+def _unknown(setting: str, wanted: str, known: list[str]) -> Refusal:
     near = did_you_mean(wanted if wanted.startswith("cv_") else f"eval_{wanted.removeprefix('eval_')}", known)
-    return ValueError(f"Unknown `{setting}` {one_line(wanted)}.{near} It can be: {listed(known, 50)}.")
+    return Refusal(f"Unknown `{setting}` {one_line(wanted)}.{near} It can be: {listed(known, 50)}.")
 
 
 def is_greater_better(metric: str) -> bool:

@@ -16,6 +16,7 @@ from ..pool.columns import column_beside, is_text, item_feature
 from ..pool.label_values import MISSING, MISSING_CLASS, Classes, UnknownClass, is_missing, plain_text
 from ..pool.places import row_at
 from ..pool.problem_type import MULTI_LABEL, REGRESSION
+from ..refusals import Refusal, retold
 from .targets import Targets
 
 
@@ -47,9 +48,9 @@ def with_targets(
         try:
             values.append(read(value))
         except ValueError as error:
-            raise type(error)(f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
+            raise retold(error, f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
     if open_rows and complete:
-        raise ValueError(
+        raise Refusal(
             f"Column `{column}` of {place} has no label in {row_at(place, open_rows[0])} ({len(open_rows)} such rows"
             f"{_listed(taken)}). Rounds are measured on labeled rows: name another `eval_split`, or remove these rows."
         )
@@ -108,7 +109,7 @@ logger = logging.get_logger(__name__)
 
 def _place(classes: Classes, value: object) -> int:
     if isinstance(value, list):
-        raise ValueError(f"found the list {value} among single labels. Write lists in every row, or in none.")
+        raise Refusal(f"found the list {value} among single labels. Write lists in every row, or in none.")
     try:
         return classes.place(value)
     except UnknownClass as error:
@@ -121,10 +122,10 @@ def _output(classes: Classes, outputs: Sequence[int], value: object) -> int:
 
 def _set_of(classes: Classes, outputs: Sequence[int], value: object) -> list[float]:
     if not isinstance(value, list):
-        raise ValueError(f"found {value!r} among lists of labels. Write lists in every row, or in none.")
+        raise Refusal(f"found {value!r} among lists of labels. Write lists in every row, or in none.")
     if value and not any(isinstance(item, str) for item in value):
         if len(value) != len(classes) or not set(value) <= {0, 1}:
-            raise ValueError(f"found {value}. Write one 0 or 1 for each of the {len(classes)} classes, or their names.")
+            raise Refusal(f"found {value}. Write one 0 or 1 for each of the {len(classes)} classes, or their names.")
         chosen = {outputs[place] for place, item in enumerate(value) if item}
     else:
         chosen = {outputs[_place(classes, name)] for name in value}
@@ -137,7 +138,7 @@ def _number(value: object) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(
+        raise Refusal(
             f"found {value!r}, which is not a number. Correct the row; for classes use a task of classification."
         )
     return number

@@ -13,6 +13,7 @@ from ..files.shown_text import listed
 from ..pool.columns import declared_classes, item_feature
 from ..pool.label_values import MISSING_CLASS, UnknownClass, classes_found, in_order, is_missing
 from ..pool.problem_type import MULTI_LABEL, REGRESSION, classes_of_config
+from ..refusals import Refusal
 from ..settings.arguments import DataArguments
 from .label_column import MissingNumber, plain_values, with_targets
 from .targets import SINGLE_LABEL, Targets, tidy_names
@@ -46,7 +47,7 @@ def read_classes(
     elif names is None:
         names = _found(values, column)
     if len(names) < (1 if multi else 2):
-        raise ValueError(
+        raise Refusal(
             f"Column `{column}` has {len(names)} class{'' if len(names) == 1 else 'es'} ({listed(names, 12)}): nothing "
             "to tell apart. (Empty cells, -1 and -100 mean that a label is missing.) Name another `label_column`, or "
             "all classes with `class_names`."
@@ -79,7 +80,7 @@ def _found(values: Iterable[object], column: str) -> list[str]:
     try:
         names = classes_found(values)
     except ValueError as error:
-        raise ValueError(
+        raise Refusal(
             f"Column `{column}`: {error}. For a number to predict use `task: text_regression` or `task: "
             "tabular_regression`, or list the classes in `class_names`."
         ) from None
@@ -97,7 +98,7 @@ def _found_in_lists(rows: Sequence[list[Any]], column: str) -> list[str]:
     if all(isinstance(item, str) for item in items):
         return in_order({item.strip() for item in items})
     if not items <= {0, 1}:
-        raise ValueError(
+        raise Refusal(
             f"The lists of column `{column}` hold neither class names nor only 0 and 1 "
             f"(found {listed(sorted(items, key=str), 5)}). "
             "Write the names of the classes, or one 0 or 1 per class."

@@ -19,6 +19,7 @@ from transformers.utils import logging
 from ..files.shown_text import one_line
 from ..measuring.intervals import Interval
 from ..pool.problem_type import MULTI_LABEL, REGRESSION
+from ..refusals import Refusal
 from ..settings.recipe import did_you_mean
 from .measures import GLUE_METRICS, MEASURES, Array, Measure, averaging_of, interval
 from .targets import Targets
@@ -95,7 +96,7 @@ def _load(name: str, targets: Targets, trusted: bool) -> Measure:
         return here
     known = [*MEASURES, *(f"glue/{task}" for task in GLUE_METRICS)]
     if not trusted:
-        raise ValueError(
+        raise Refusal(
             f"The metric {one_line(name)!r} is not one of this library.{did_you_mean(name, known)} `evaluate` can load "
             "others by running Python code of the Hub or of a folder: read that code, then pass "
             f"`--trust_remote_code true`. Without it there are: {', '.join(known)}."
@@ -107,7 +108,7 @@ def _load(name: str, targets: Targets, trusted: bool) -> Measure:
         return _from_evaluate(name, targets)
     except (OSError, ValueError, ImportError) as error:
         if here is None:
-            raise ValueError(
+            raise Refusal(
                 f"Cannot load the metric {one_line(name)} from `evaluate`.{did_you_mean(name, known)} "
                 f"Without the Hub there are: {', '.join(known)}; a folder with a metric script works too."
             ) from error
@@ -157,9 +158,9 @@ def _decide(outputs: Array, targets: Targets) -> Array:
     return np.asarray(outputs.argmax(axis=-1))
 
 
-def diverged(where: str) -> ValueError:
+def diverged(where: str) -> Refusal:
     """Return what to raise where the model's output is not finite."""
-    return ValueError(
+    return Refusal(
         f"The model's output for {where} is not finite: the training diverged. "
         "Lower `learning_rate`, or train in float32."
     )

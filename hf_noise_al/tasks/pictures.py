@@ -13,6 +13,7 @@ import PIL.ImageOps
 from datasets import Dataset, Image
 
 from ..pool.places import row_at
+from ..refusals import Refusal
 from ..settings.arguments import DataArguments
 from .columns import find_image_column
 
@@ -27,7 +28,7 @@ def require_images(dataset: Dataset, columns: Sequence[str], place: str) -> None
     column = dataset.data.column(columns[0])
     if column.null_count:
         row = next(row for row, value in enumerate(dataset.select_columns(columns[0])) if value[columns[0]] is None)
-        raise ValueError(f"Column `{columns[0]}` of {place} has no image in {row_at(place, row)}. Remove such rows.")
+        raise Refusal(f"Column `{columns[0]}` of {place} has no image in {row_at(place, row)}. Remove such rows.")
 
 
 def as_stored(dataset: Dataset, column: str) -> Dataset:
@@ -63,13 +64,13 @@ def as_image(value: Any, where: str) -> PIL.Image.Image:
         given = np.asarray(value)
         array = given.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} is no image: found {type(value).__name__}. Store images, or arrays.") from error
+        raise Refusal(f"{where} is no image: found {type(value).__name__}. Store images, or arrays.") from error
     if array.ndim == 3 and array.shape[2] not in (1, 3) and array.shape[0] in (1, 3):
         array = np.moveaxis(array, 0, 2)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or not array.size or not bool(((array >= 0) & (array <= 255)).all()):
-        raise ValueError(
+        raise Refusal(
             f"{where} is no image: an array of shape {array.shape} or values that are no pixels. "
             "Store arrays (height, width) or (height, width, 3) with values from 0 to 255, or from 0 to 1."
         )
@@ -123,6 +124,6 @@ def _opened(value: Mapping[str, Any]) -> PIL.Image.Image:
     return image
 
 
-def _does_not_decode(where: str, error: BaseException) -> ValueError:
+def _does_not_decode(where: str, error: BaseException) -> Refusal:
     reason = str(error).split(" <_io")[0]  # what follows is where the bytes were in memory
-    return ValueError(f"{where}: the image does not decode ({reason}). Replace the file, or remove the row.")
+    return Refusal(f"{where}: the image does not decode ({reason}). Replace the file, or remove the row.")

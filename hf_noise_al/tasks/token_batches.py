@@ -6,6 +6,7 @@ import pyarrow.compute
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
+from ..refusals import Refusal
 from .base import Collator
 
 
@@ -20,7 +21,7 @@ def padding_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
     """Return what pads a batch to its longest row; a tokenizer without padding token pads with its end token."""
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise ValueError("The tokenizer has neither padding nor end token, so rows cannot form batches. Add one.")
+            raise Refusal("The tokenizer has neither padding nor end token, so rows cannot form batches. Add one.")
         tokenizer.pad_token = tokenizer.eos_token
     collator: Collator = DataCollatorWithPadding(tokenizer)
     return collator

@@ -1,6 +1,7 @@
 """FSDP2 and ZeRO-3 on processes of a CPU (simulated: accelerate is told that they are GPUs): one process's queries."""
 
 import json
+import signal
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +38,7 @@ ENVIRONMENTS = {
         "CUDA_VISIBLE_DEVICES": "",
     },
 }
-pytestmark = pytest.mark.slow  # it starts interpreters
+pytestmark = pytest.mark.slow  # it starts processes
 QUERIES = ["entropy", "core_set", *(f"{few}{name}" for name in sharded_script.ESTIMATORS for few in ("", "few by "))]
 
 
@@ -75,9 +76,14 @@ def two_folder(strategy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(strategy: str, two_folder: Path) -> list[dict[str, Any]]:
-    return launch(
-        strategy, 2, two_folder, "queries", "deviations", "sketch in bfloat16", "runs", "lora", "uninterrupted"
-    )
+    return launch(strategy, 2, two_folder, "queries", "deviations", "sketch in bfloat16", "runs", "lora")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(strategy: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run that nobody kills ends with."""
+    first, _ = launch(strategy, 2, tmp_path_factory.mktemp("uninterrupted"), "uninterrupted")
+    return dict(first["uninterrupted"])
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -187,7 +193,7 @@ def test_simulated_sharding_leaves_adapters_and_base_weights(
 @pytest.mark.long
 @pytest.mark.parametrize("part", ["killed", "killed with shards"])
 def test_simulated_sharding_killed_while_it_trains_resumes_exactly(
-    strategy: str, tmp_path: Path, two: list[dict[str, Any]], part: str
+    strategy: str, tmp_path: Path, uninterrupted: dict[str, Any], part: str
 ) -> None:
     if strategy == "zero3" and part != "killed":
         pytest.skip("ZeRO-3 has one kind of checkpoint")
@@ -195,21 +201,19 @@ def test_simulated_sharding_killed_while_it_trains_resumes_exactly(
     assert read_state(tmp_path / "killed")["round"] == 1
     assert list((tmp_path / "killed" / "_rounds" / "01").glob("checkpoint-*"))
     for found in launch(strategy, 2, tmp_path, part):
-        assert found[part] == two[0]["uninterrupted"]
+        assert found[part] == uninterrupted
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("strategy", [pytest.param("fsdp2", marks=without_fsdp2), "ddp"])
+@pytest.mark.parametrize("strategy", [pytest.param("fsdp2", marks=[without_fsdp2, pytest.mark.long]), "ddp"])
 def test_a_process_that_dies_in_a_query_ends_the_run_and_resume_repeats_the_query(
     tmp_path: Path, strategy: str
 ) -> None:
+    main, environment = sharded_script.main, ENVIRONMENTS[strategy]
     started = time.monotonic()
-    done = launching.run(sharded_script.__file__, strategy, 2, tmp_path, "mortal", DIE="1", **ENVIRONMENTS[strategy])
-    assert done.returncode != 0
+    ended = launching.run_forked(main, strategy, 2, tmp_path, "mortal", DIE="1", **environment)
     assert time.monotonic() - started < 300, "the time-out of gloo is 30 minutes"
-    ended_first = "(SIGTERM)" in done.stderr  # the launcher may end the other process before that can say anything
-    assert ended_first or "Another process of this run died or stopped answering during a query" in done.stderr
-    assert "SIGKILL" in done.stderr
+    assert ended.exit_codes == [1, -signal.SIGKILL]
+    assert "Another process of this run died or stopped answering during a query" in ended.output
     state = read_state(tmp_path / "mortal")
     assert (state["round"], state["phase"], state["pending"]) == (1, "query", None)
     resumed, _ = launch(strategy, 2, tmp_path, "mortal")

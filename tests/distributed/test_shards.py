@@ -2,17 +2,21 @@
 
 from typing import Any
 
+import launching
+import processes_script
 import pytest
 import shard_parts
 
 from hf_noise_al.selection.k_center import k_center_greedy
 
-pytestmark = pytest.mark.slow  # it starts interpreters
+pytestmark = pytest.mark.slow  # it starts processes
 
 
-@pytest.fixture(params=["two", "four"])
-def found(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    return [each["shards"] for each in request.getfixturevalue(request.param)]
+@pytest.fixture(scope="module", params=[2, 4])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of the processes found."""
+    processes, folder = request.param, tmp_path_factory.mktemp("shards")
+    return [each["shards"] for each in launching.fork(processes_script.main, "ddp", processes, folder, "shards")]
 
 
 def test_shards_give_the_choice_of_one_process_however_the_rows_are_dealt(found: list[dict[str, Any]]) -> None:

@@ -3,16 +3,32 @@
 from pathlib import Path
 from typing import Any
 
+import launching
+import processes_script
 import pytest
 import task_parts
+import tiny_tasks
 from tiny_tasks import QUERY, TASKS
 
-pytestmark = pytest.mark.slow  # it starts interpreters
+pytestmark = pytest.mark.slow  # it starts processes
 
 
 @pytest.fixture(scope="module")
-def alone(two_folder: Path) -> dict[str, Any]:
-    return task_parts.work(two_folder / "tasks", two_folder / "tasks" / "alone", 1)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    tiny_tasks.save(folder / "tasks")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, Any]:
+    return task_parts.work(folder / "tasks", folder / "tasks" / "alone", 1)
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> list[dict[str, Any]]:
+    """What each of two processes found."""
+    return launching.fork(processes_script.main, "ddp", 2, folder, "tasks")
 
 
 @pytest.mark.parametrize("estimator", list(task_parts.ESTIMATORS))

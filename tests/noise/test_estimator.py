@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hf_noise_al.acquisition import NoiseStability
 from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from hf_noise_al.noise.gradient_sketch.sketch import GradientSketch
 from hf_noise_al.noise.parameter_filter import perturbed_tensors
 from hf_noise_al.testing import calls, candidates_of, generator
 
@@ -84,6 +85,9 @@ def test_each_estimator_says_what_it_will_keep(caplog: pytest.LogCaptureFixture)
     assert "31 forward passes. Features take 0.0 MB on this process (8 x 90)" in text
     assert f"the copy of the perturbed tensors {tensors / 1e6:.1f} MB" in text
     assert text.count("Finite differences:") == 1
+    assert "Finite differences: 4 forward passes" in log_of(
+        caplog, candidates, estimator="finite_difference", num_perturbations=3
+    )
     text = log_of(caplog, candidates, estimator="gradient_sketch", num_projections=300_000)
     assert "features take 9.6 MB on this process (8 x 300000)" in text
     wide = replace(candidates, labeled=candidates_of(candidates.model, inputs()))
@@ -95,6 +99,8 @@ def test_sketch_in_bfloat16_is_close_to_that_in_float32_whatever_training_did() 
     model = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.LayerNorm(32), nn.Linear(32, 3))
     candidates = candidates_of(model, inputs().float())
     exact = NoiseStability(estimator="gradient_sketch").deviations(candidates, generator())
+    by_hand = GradientSketch(model, 1e-3, generator())(model, {"input": inputs().float()})
+    torch.testing.assert_close(exact, by_hand)
     with torch.autocast("cpu", torch.bfloat16):  # as an accelerate model trained in bfloat16 would be
         assert torch.equal(NoiseStability(estimator="gradient_sketch").deviations(candidates, generator()), exact)
     lower = NoiseStability(estimator="gradient_sketch", autocast="bfloat16").deviations(candidates, generator())

@@ -88,16 +88,18 @@ def test_deviations_are_differences_to_the_clean_row_divided_by_its_length() -> 
 
 
 def test_every_candidate_is_observed_once_clean_and_once_per_perturbation() -> None:
-    described = []
+    described, promised = [], set()
     plain = candidates_of(perceptron(), inputs(), labeled=inputs(3, seed=5))
 
     def observe(observable: Any, description: str = "observe") -> Tensor:
         described.append(description)
+        promised.add(observable.passes)
         return plain.observe(observable, description)
 
     candidates = Candidates(plain.model, plain.size, observe, plain.observable, plain.labeled)
     finite_differences(num_perturbations=3).select(candidates, 2, generator())
     assert described == ["clean pass", "perturbation 1/3", "perturbation 2/3", "perturbation 3/3"]
+    assert promised == {4}, "for the estimate of time"
     assert plain.labeled is not None and calls(plain.labeled) == 0
     finite_differences(num_perturbations=3, labeled_as_centers=True).select(plain, 2, generator())
     assert calls(plain.labeled) == 4
@@ -184,6 +186,16 @@ def test_deviations_under_autocast_are_those_of_float32(accelerator: Accelerator
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(method.deviations(bert_candidates(prepared), generator()), expected)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_rows_that_are_just_as_wide_as_they_may_be_are_not_projected(count: int) -> None:
+    candidates = candidates_of(perceptron(), inputs())
+    whole, narrow = (
+        finite_differences(num_perturbations=count, max_feature_dim=width).deviations(candidates, generator())
+        for width in (1000, 3 * count)
+    )
+    assert torch.equal(narrow, whole) and whole.shape == (8, 3 * count)
 
 
 def test_wide_rows_are_projected_as_they_arrive() -> None:

@@ -166,27 +166,29 @@ def test_with_the_same_dense_noise_it_is_finite_differences(name: str) -> None:
 # ---- kernels -------------------------------------------------------------------------------------------------------
 
 
-def kernel_error(count: int, seed: int, observable: Any, **settings: Any) -> float:
+def kernel_errors(count: int, seeds: int, observable: Any, **settings: Any) -> list[float]:
+    """Return how far products of `count` projections are from those of scaled Jacobians, for each of the seeds."""
     model, inputs = sketch_models.build("bert")
-    sketch = GradientSketch(model, 1e-3, generator(seed), observable=observable, num_projections=count, **settings)
-    found, expected = sketch(model, inputs), scaled_kernel(model, inputs, observable, 1e-3)
-    return float((found @ found.T / count - expected).norm() / expected.norm())
+    expected, errors = scaled_kernel(model, inputs, observable, 1e-3), []
+    for seed in range(seeds):
+        sketch = GradientSketch(model, 1e-3, generator(seed), observable=observable, num_projections=count, **settings)
+        found = sketch(model, inputs)
+        errors.append(float((found @ found.T / count - expected).norm() / expected.norm()))
+    return errors
 
 
 @pytest.mark.parametrize("observable", [probabilities, mean_logits])
 def test_products_converge_to_those_of_scaled_jacobians_as_one_over_the_root(observable: Any) -> None:
-    errors = [
-        (sum(kernel_error(count, seed, observable) ** 2 for seed in range(8)) / 8) ** 0.5 for count in (64, 1024, 4096)
-    ]
+    errors = [(sum(error**2 for error in kernel_errors(count, 8, observable)) / 8) ** 0.5 for count in (64, 1024, 4096)]
     assert errors[0] < 0.6 and errors[2] < 0.08
     assert 2 < errors[0] / errors[1] < 8  # sixteen times as many, four times closer, give or take chance
     assert 4 < errors[0] / errors[2] < 16
 
 
 def test_random_signs_stand_in_for_many_outputs() -> None:
-    errors = [kernel_error(4096, seed, features, num_output_projections=12) for seed in range(4)]
-    assert sum(errors) / 4 < 0.25
-    assert kernel_error(4096, 0, features, num_output_projections=16) < 0.12, "all sixteen outputs, one by one"
+    assert sum(kernel_errors(4096, 4, features, num_output_projections=12)) / 4 < 0.25
+    (every_output,) = kernel_errors(4096, 1, features, num_output_projections=16)
+    assert every_output < 0.12, "all sixteen outputs, one by one"
 
 
 def test_norms_and_distances_are_closer_to_the_exact_ones_than_many_finite_differences() -> None:
@@ -283,8 +285,30 @@ def test_rows_do_not_depend_on_the_batch() -> None:
     model, inputs = sketch_models.build("bert")
     sketch = GradientSketch(model.double(), 1e-3, generator())
     together = sketch(model, inputs)
-    apart = [sketch(model, {k: v[i : i + 1] for k, v in inputs.items()}) for i in range(4)]
-    torch.testing.assert_close(torch.cat(apart), together)
+    for size in (1, 2):
+        apart = [sketch(model, {k: v[i : i + size] for k, v in inputs.items()}) for i in range(0, 4, size)]
+        torch.testing.assert_close(torch.cat(apart), together)
+
+
+def test_a_batch_of_hundreds_has_a_row_for_each_example() -> None:
+    model, rows = nn.Linear(4, 2), torch.randn(300, 4, generator=generator(1))
+    sketch = GradientSketch(model, 1e-3, generator(), observable=plain, num_projections=8)
+    found = sketch(model, {"input": rows})
+    torch.testing.assert_close(found[-3:], sketch(model, {"input": rows[-3:]}))
+    assert found.shape == (300, 8)
+
+
+def test_a_single_example_is_checked_beside_itself_with_what_is_not_per_example_left_as_it_is() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def observe(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+        seen.append((len(inputs["input"]), len(inputs["names"]), len(inputs["sizes"]), inputs["factor"].ndim))
+        rows: Tensor = model(inputs["input"]) * inputs["factor"]
+        return rows
+
+    sketch = GradientSketch(model := nn.Linear(4, 2), 1e-3, generator(), observable=observe)
+    sketch(model, {"input": torch.randn(1, 4), "names": ["a"], "sizes": [1, 2, 3], "factor": torch.tensor(2.0)})
+    assert set(seen) == {(2, 2, 3, 0), (1, 1, 3, 0)}
 
 
 def test_weight_gradients_are_not_computed() -> None:

@@ -2,19 +2,24 @@
 
 import logging
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_run
 import tiny_tasks
 import torch
-from tiny_run import accuracy, assert_same_outcome, make_model, make_pool, make_trainer, outcome
+from tiny_run import accuracy, assert_same_outcome, make_model, make_pool, outcome
 from transformers import EvalPrediction, TrainerCallback
 
 from hf_noise_al import ActiveTrainer, ActiveTrainingArguments
 from hf_noise_al.rounds.cross_validation import deal_folds
 from hf_noise_al.run_folder.history import RoundRecord
+
+make_trainer = partial(tiny_run.make_trainer, acquisition="entropy", acquisition_kwargs=None)
+"""The cheapest queries whose picks follow from the weights."""
 
 
 def generator(seed: int = 0) -> torch.Generator:

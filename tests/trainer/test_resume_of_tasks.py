@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,11 @@ from tiny_tasks import TASKS, make_trainer, save
 from transformers import TrainerCallback, ViTConfig, ViTForImageClassification
 
 
-class StopInSecondRound(TrainerCallback):
-    """Stop as Ctrl-C does, after the first step of the second training."""
-
-    trainings = 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainings += 1
+class StopInARound(TrainerCallback):
+    """Stop as Ctrl-C does, after the first step of a training."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainings == 2:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -37,42 +32,41 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("task", list(TASKS))
-def test_a_stopped_run_resumes_exactly(task: str, folder: Path, tmp_path: Path) -> None:
-    settings = {"num_rounds": 3, "max_steps": 2, "acquisition_kwargs": {"num_projections": 16}}
-    whole = make_trainer(folder, task, tmp_path / "whole", **settings)
-    whole.train()
-    stopped = make_trainer(folder, task, tmp_path / "parts", **settings)
-    stopped.add_callback(StopInSecondRound())
-    with pytest.raises(KeyboardInterrupt):
-        stopped.train()
-    assert len(stopped.history) == 1
-    resumed = make_trainer(folder, task, tmp_path / "parts", **settings)
-    resumed.train(resume_from_checkpoint=True)
-    assert [record.num_labeled for record in resumed.history] == [8, 14, 20]
-    assert_same_outcome(outcome(resumed), outcome(whole))
-
-
 VIT: dict[str, Any] = {
     **{"image_size": 8, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 1},
     **{"num_attention_heads": 2, "intermediate_size": 16},
 }
 
 
-@pytest.mark.parametrize(("task", "model"), [*((task, None) for task in TASKS), ("image_classification", "vit")])
-def test_a_run_resumed_after_a_finished_round_ends_as_one_that_went_on(
-    task: str, model: str | None, folder: Path, tmp_path: Path
-) -> None:
-    settings: dict[str, Any] = {"max_steps": 2, "acquisition_kwargs": {"num_projections": 16}, "learning_rate": 1e-2}
-    if model is not None:
-        settings["model_config"] = {"model_type": model, **VIT}
-    whole = make_trainer(folder, task, tmp_path / "whole", **settings)
-    whole.train()
-    make_trainer(folder, task, tmp_path / "parts", **settings, num_rounds=1).train()
-    resumed = make_trainer(folder, task, tmp_path / "parts", **settings)
+@pytest.fixture(scope="module", params=[*TASKS, "vit"])
+def whole(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what makes trainers of a task, and how a run of two rounds ends that goes through."""
+    task, settings = request.param, {"max_steps": 2, "acquisition_kwargs": {"num_projections": 16}}
+    if task == "vit":
+        task, settings["model_config"] = "image_classification", {"model_type": "vit", **VIT}
+    make = partial(make_trainer, folder, task, **settings, learning_rate=1e-2)
+    trainer = make(tmp_path_factory.mktemp("whole"))
+    trainer.train()
+    assert [record.num_labeled for record in trainer.history] == [8, 14]
+    return {"make": make, "outcome": outcome(trainer)}
+
+
+def test_a_run_stopped_in_a_round_resumes_exactly(whole: dict[str, Any], tmp_path: Path) -> None:
+    stopped = whole["make"](tmp_path)
+    stopped.add_callback(StopInARound())
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    assert stopped.pool.num_labeled == 8 and not stopped.history
+    resumed = whole["make"](tmp_path)
     resumed.train(resume_from_checkpoint=True)
-    assert [record.num_labeled for record in resumed.history] == [8, 14]
-    assert_same_outcome(outcome(resumed), outcome(whole))
+    assert_same_outcome(outcome(resumed), whole["outcome"])
+
+
+def test_a_run_resumed_after_a_finished_round_ends_as_one_that_went_on(whole: dict[str, Any], tmp_path: Path) -> None:
+    whole["make"](tmp_path, num_rounds=1).train()
+    resumed = whole["make"](tmp_path)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_outcome(outcome(resumed), whole["outcome"])
 
 
 def test_each_round_of_a_vit_starts_from_its_initial_weights(tmp_path: Path) -> None:

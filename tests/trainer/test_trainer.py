@@ -30,6 +30,11 @@ from hf_noise_al import ActiveTrainer, ActiveTrainerCallback, HeldOutLabels, Lab
 from hf_noise_al.acquisition import ACQUISITIONS
 from hf_noise_al.observables.base import features
 
+RANDOM: dict[str, Any] = {"acquisition": "random", "acquisition_kwargs": None}
+"""For runs whose picks do not matter."""
+ENTROPY: dict[str, Any] = {"acquisition": "entropy", "acquisition_kwargs": None}
+"""For runs whose picks must follow from the weights, at the price of one pass."""
+
 
 def with_labels(pool: Dataset, labels: list[Any], kind: str) -> Dataset:
     column = Dataset.from_dict({"label": labels}, features=Features({"label": Value(kind)}))
@@ -81,11 +86,11 @@ def test_holds_out_the_labels_of_a_fully_labeled_pool_and_reveals_them_when_quer
 def test_accepts_a_pool_without_any_label_column(tmp_path: Path) -> None:
     pool = make_pool()
     oracle = Oracle(pool["label"][:])
-    trainer = make_trainer(tmp_path, pool=pool.remove_columns(["label"]), trainer={"annotator": oracle})
+    trainer = make_trainer(tmp_path, pool=pool.remove_columns(["label"]), trainer={"annotator": oracle}, num_rounds=2)
     trainer.train()
-    assert [len(rows) for rows in oracle.asked] == [8, 6, 6]
+    assert [len(rows) for rows in oracle.asked] == [8, 6]
     assert [a.row for a in trainer.pool.annotations] == [row for rows in oracle.asked for row in rows]
-    reference = make_trainer(tmp_path / "held out", pool=pool)
+    reference = make_trainer(tmp_path / "held out", pool=pool, num_rounds=2)
     reference.train()
     assert_same_outcome(outcome(trainer), outcome(reference))
 
@@ -97,7 +102,7 @@ def test_counts_only_labels_that_are_there(tmp_path: Path, missing: Any, kind: s
     pool = make_pool()
     labels = [label if row % 6 == 0 else missing for row, label in enumerate(pool["label"])]
     oracle = Oracle(pool["label"][:])
-    trainer = make_trainer(tmp_path, pool=with_labels(pool, labels, kind), trainer={"annotator": oracle})
+    trainer = make_trainer(tmp_path, **RANDOM, pool=with_labels(pool, labels, kind), trainer={"annotator": oracle})
     assert trainer.pool.labeled_rows == list(range(0, 60, 6))
     if kind == "int64":
         trainer.train()
@@ -108,7 +113,7 @@ def test_counts_only_labels_that_are_there(tmp_path: Path, missing: Any, kind: s
 def test_a_label_column_of_only_none_is_an_unlabeled_pool(tmp_path: Path) -> None:
     pool = make_pool()
     unlabeled = pool.remove_columns(["label"]).add_column("label", [None] * 60)
-    trainer = make_trainer(tmp_path, pool=unlabeled, trainer={"annotator": Oracle(pool["label"][:])})
+    trainer = make_trainer(tmp_path, **RANDOM, pool=unlabeled, trainer={"annotator": Oracle(pool["label"][:])})
     assert trainer.pool.num_labeled == 0
     trainer.train()
     assert trainer.pool.num_labeled == 20
@@ -137,7 +142,7 @@ def test_takes_an_already_trained_model_as_the_start_of_each_round(tmp_path: Pat
     model = make_model()
     with torch.no_grad():
         model.classifier.bias.fill_(3.0)
-    trainer = make_trainer(tmp_path, trainer={"model": model}, learning_rate=1e-9)
+    trainer = make_trainer(tmp_path, **RANDOM, trainer={"model": model}, learning_rate=1e-9)
     trainer.train()
     assert model.classifier.bias.detach().numpy() == pytest.approx(3.0, abs=1e-4)
 
@@ -167,7 +172,7 @@ def test_labels_told_are_on_the_disk_when_annotate_returns(tmp_path: Path) -> No
 
 
 def test_part_of_a_query_may_be_told(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, pool=make_pool().remove_columns(["label"]))
+    trainer = make_trainer(tmp_path, **RANDOM, pool=make_pool().remove_columns(["label"]))
     asked = trainer.query(4).indices.tolist()
     trainer.annotate(asked[2:], [0, 1])
     assert read_state(tmp_path)["pending"]["rows"] == asked[:2]
@@ -180,7 +185,7 @@ def test_part_of_a_query_may_be_told(tmp_path: Path) -> None:
 def test_labels_of_annotate_stay_when_train_starts_afresh(tmp_path: Path) -> None:
     pool = make_pool()
     oracle = Oracle(pool["label"][:])
-    trainer = make_trainer(tmp_path, pool=pool.remove_columns(["label"]), trainer={"annotator": oracle})
+    trainer = make_trainer(tmp_path, **RANDOM, pool=pool.remove_columns(["label"]), trainer={"annotator": oracle})
     trainer.annotate([0, 1, 2], pool["label"][:3])
     trainer.train()
     assert [record.num_labeled for record in trainer.history] == [3, 9, 15]
@@ -190,7 +195,7 @@ def test_labels_of_annotate_stay_when_train_starts_afresh(tmp_path: Path) -> Non
 def test_initial_selection(tmp_path: Path, how: str) -> None:
     pool = make_pool(60)
     skewed = pool.remove_columns(["label"]).add_column("label", [int(row % 4 == 0) for row in range(60)])
-    trainer = make_trainer(tmp_path, pool=skewed, initial_selection=how, num_rounds=1)
+    trainer = make_trainer(tmp_path, **RANDOM, pool=skewed, initial_selection=how, num_rounds=1)
     trainer.train()
     ones = sum(a.label for a in trainer.pool.annotations)
     assert trainer.pool.num_labeled == 8
@@ -262,7 +267,7 @@ def test_regression_by_simulation(tmp_path: Path) -> None:
     scale = pool.remove_columns(["label"]).add_column("label", [row / 7 for row in range(60)])
     model = make_model(num_labels=1)
     trainer = make_trainer(
-        tmp_path, pool=scale, trainer={"model": model, "compute_metrics": None, "eval_dataset": scale}
+        tmp_path, pool=scale, trainer={"model": model, "compute_metrics": None, "eval_dataset": scale}, num_rounds=2
     )
     trainer.train()
     assert all(a.label == pytest.approx(a.row / 7) for a in trainer.pool.annotations)
@@ -302,10 +307,11 @@ def test_a_pool_with_a_transform(tmp_path: Path, lazily: bool) -> None:
         pool=transformed,
         trainer={"model": Pixels(), "data_collator": None, "eval_dataset": transformed},
         remove_unused_columns=False,
+        num_rounds=2,
         acquisition_kwargs={"num_perturbations": 2},
     )
     trainer.train()
-    assert trainer.pool.num_labeled == 20
+    assert trainer.pool.num_labeled == 14
     assert calls
     trainer.create_model_card()
 
@@ -327,10 +333,12 @@ def test_a_formatted_pool_gives_the_same_picks(tmp_path: Path, style: str) -> No
     def collate_tensors(examples: list[Any]) -> dict[str, Tensor]:
         return collate([{k: v.tolist() if hasattr(v, "tolist") else v for k, v in e.items()} for e in examples])
 
-    trainer = make_trainer(tmp_path / "formatted", pool=formatted, trainer={"data_collator": collate_tensors})
+    trainer = make_trainer(
+        tmp_path / "formatted", num_rounds=2, pool=formatted, trainer={"data_collator": collate_tensors}
+    )
     assert torch.equal(trainer.query(5).indices, reference)
     trainer.train()
-    assert trainer.pool.num_labeled == 20
+    assert trainer.pool.num_labeled == 14
 
 
 def test_the_users_own_parts_work_as_in_trainer(tmp_path: Path, tiny_tokenizer: Any) -> None:
@@ -353,6 +361,7 @@ def test_the_users_own_parts_work_as_in_trainer(tmp_path: Path, tiny_tokenizer: 
 
     trainer = make_trainer(
         tmp_path,
+        **RANDOM,
         trainer={
             "data_collator": collator,
             "callbacks": [Watcher],
@@ -374,13 +383,13 @@ def test_the_users_own_parts_work_as_in_trainer(tmp_path: Path, tiny_tokenizer: 
 
 def test_several_evaluation_sets(tmp_path: Path) -> None:
     sets = {"matched": make_pool(8, seed=2), "mismatched": make_pool(8, seed=3)}
-    trainer = make_trainer(tmp_path, trainer={"eval_dataset": sets}, num_rounds=1)
+    trainer = make_trainer(tmp_path, **RANDOM, trainer={"eval_dataset": sets}, num_rounds=1)
     trainer.train()
     assert {"eval_matched_accuracy", "eval_mismatched_accuracy"} <= trainer.history[0].metrics.keys()
 
 
 def test_no_evaluation_set(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, trainer={"eval_dataset": None}, num_rounds=2)
+    trainer = make_trainer(tmp_path, **RANDOM, trainer={"eval_dataset": None}, num_rounds=2)
     trainer.train()
     assert [record.metrics for record in trainer.history] == [{}, {}]
 
@@ -397,12 +406,13 @@ def test_a_plain_module_is_a_model(tmp_path: Path) -> None:
             loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
             return {"logits": logits} if loss is None else {"loss": loss, "logits": logits}
 
-    trainer = make_trainer(tmp_path, trainer={"model": Bag()})
+    trainer = make_trainer(tmp_path, trainer={"model": Bag()}, num_rounds=2)
     trainer.train()
     trainer.create_model_card("en", model_name="bag")
     assert (tmp_path / "README.md").read_text().startswith("---\nlanguage: en")
     with pytest.raises(ValueError, match="outside the model's|not a list|twice"):
-        trainer.annotate([trainer.pool.labeled_rows[0]], [1])
+        row = trainer.pool.labeled_rows[0]
+        trainer.annotate([row], [1 - trainer.pool.label(row)])
 
 
 def test_a_peft_model_starts_each_round_from_its_initial_adapter(tmp_path: Path) -> None:
@@ -509,7 +519,7 @@ def test_a_label_of_another_form_is_refused_and_the_right_one_taken(
     if column is not None:
         pool = pool.add_column("label", [column[0] if row == 9 else None for row in range(len(pool))])
     settings = {"model": make_model(**config), "annotator": HeldOutLabels([0]), "eval_dataset": None}
-    trainer = make_trainer(tmp_path, pool=pool, trainer=settings, max_steps=1)
+    trainer = make_trainer(tmp_path, **RANDOM, pool=pool, trainer=settings, max_steps=1)
     with pytest.raises(ValueError, match="Cannot label row 4: the label .* is "):
         trainer.annotate([3, 4], [right, wrong])
     assert 3 not in trainer.pool.labeled_rows and [path.name for path in tmp_path.iterdir()] == [".lock"]
@@ -569,12 +579,12 @@ def test_a_budget_larger_than_the_pool_is_refused_before_any_work(tmp_path: Path
 
 
 def test_a_run_that_cannot_start_leaves_the_run_before_it_alone(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, num_rounds=2)
+    trainer = make_trainer(tmp_path, **ENTROPY, num_rounds=2)
     trainer.train()
     expected = outcome(trainer)
     with pytest.raises(ValueError, match="9 rounds need 56"):
-        make_trainer(tmp_path, num_rounds=9, pool=make_pool(50)).train()
-    resumed = make_trainer(tmp_path, num_rounds=2)
+        make_trainer(tmp_path, **ENTROPY, num_rounds=9, pool=make_pool(50)).train()
+    resumed = make_trainer(tmp_path, **ENTROPY, num_rounds=2)
     resumed.train(resume_from_checkpoint=True)
     assert_same_outcome(outcome(resumed), expected)
 
@@ -586,7 +596,7 @@ def test_train_needs_an_annotator_where_labels_are_missing(tmp_path: Path) -> No
 
 
 def test_one_round_on_given_labels_needs_no_annotator(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, pool=make_pool().remove_columns(["label"]), num_rounds=1)
+    trainer = make_trainer(tmp_path, **RANDOM, pool=make_pool().remove_columns(["label"]), num_rounds=1)
     trainer.annotate([1, 2], [0, 1])
     trainer.train()
     assert trainer.history[0].num_labeled == 2
@@ -790,7 +800,7 @@ def test_rounds_draw_different_noise(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_training_again_starts_afresh_and_ends_the_same(tmp_path: Path, fresh: bool) -> None:
-    trainer = make_trainer(tmp_path, fresh=fresh)
+    trainer = make_trainer(tmp_path, **ENTROPY, fresh=fresh)
     trainer.train()
     first = outcome(trainer)
     trainer.train()
@@ -811,12 +821,12 @@ def test_each_round_starts_from_the_initial_weights_unless_warm(tmp_path: Path, 
         def on_train_end(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
             ends.append(model.classifier.weight.detach().clone())
 
-    make_trainer(tmp_path / "cold", fresh=fresh, trainer={"callbacks": [Watcher]}).train()
+    make_trainer(tmp_path / "cold", **RANDOM, fresh=fresh, trainer={"callbacks": [Watcher]}).train()
     assert torch.equal(starts[0], starts[1]) and torch.equal(starts[0], starts[2])
     assert not torch.equal(starts[0], ends[0])
     starts.clear()
     ends.clear()
-    make_trainer(tmp_path / "warm", fresh=fresh, trainer={"callbacks": [Watcher]}, warm_start=True).train()
+    make_trainer(tmp_path / "warm", **RANDOM, fresh=fresh, trainer={"callbacks": [Watcher]}, warm_start=True).train()
     assert torch.equal(starts[1], ends[0]) and torch.equal(starts[2], ends[1])
 
 
@@ -827,7 +837,7 @@ def test_each_round_has_a_new_optimizer(tmp_path: Path) -> None:
         def on_train_end(self, args: Any, state: Any, control: Any, optimizer: Any, **kwargs: Any) -> None:
             steps.append({int(values["step"]) for values in optimizer.state.values()})
 
-    make_trainer(tmp_path, trainer={"callbacks": [Watcher]}).train()
+    make_trainer(tmp_path, **RANDOM, trainer={"callbacks": [Watcher]}).train()
     assert steps == [{2}, {4}, {5}]
 
 
@@ -850,7 +860,7 @@ def test_callbacks_are_told_about_queries_and_rounds_in_order(tmp_path: Path) ->
             assert len(read_state(tmp_path)["history"]) == len(kwargs["history"])
             told.append(("round ends", kwargs["record"].round))
 
-    trainer = make_trainer(tmp_path, trainer={"callbacks": [Watcher()]})
+    trainer = make_trainer(tmp_path, **RANDOM, trainer={"callbacks": [Watcher()]})
     trainer.train()
     picks = [[a.row for a in trainer.pool.annotations if a.round == number] for number in (1, 2)]
     assert told == [
@@ -865,7 +875,9 @@ def test_tensorboard_gets_the_number_of_labels_as_a_plain_scalar(
 ) -> None:
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
-    trainer = make_trainer(tmp_path / "run", report_to=["tensorboard"], logging_strategy="steps", logging_steps=1)
+    trainer = make_trainer(
+        tmp_path / "run", **RANDOM, report_to=["tensorboard"], logging_strategy="steps", logging_steps=1
+    )
     trainer.train()
     found: dict[str, list[tuple[int, float]]] = {}
     for file in tmp_path.rglob("events.out.tfevents.*"):
@@ -883,6 +895,7 @@ def test_tensorboard_gets_the_number_of_labels_as_a_plain_scalar(
 def test_best_model_and_save_limit_work_inside_a_round(tmp_path: Path) -> None:
     trainer = make_trainer(
         tmp_path,
+        **RANDOM,
         num_train_epochs=4,
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -927,7 +940,7 @@ def test_hyperparameter_search_starts_each_trial_afresh(tmp_path: Path) -> None:
             "seed": trial.suggest_int("seed", seed, seed),
         }
 
-    trainer = make_trainer(tmp_path, fresh=True, num_rounds=2, trainer={"callbacks": [Watcher()]})
+    trainer = make_trainer(tmp_path, **ENTROPY, fresh=True, num_rounds=2, trainer={"callbacks": [Watcher()]})
     best = trainer.hyperparameter_search(
         hp_space=space, n_trials=3, direction="maximize", compute_objective=lambda m: m["eval_accuracy"]
     )
@@ -935,7 +948,7 @@ def test_hyperparameter_search_starts_each_trial_afresh(tmp_path: Path) -> None:
     assert [len(pairs) for pairs in outcomes] == [14] * 3
     assert outcomes[0] == outcomes[2] != outcomes[1]
     assert len(list(tmp_path.glob("run-*/active_state.json"))) == 3
-    alone = make_trainer(tmp_path / "alone", fresh=True, num_rounds=2, learning_rate=1e-3, seed=4)
+    alone = make_trainer(tmp_path / "alone", **ENTROPY, fresh=True, num_rounds=2, learning_rate=1e-3, seed=4)
     alone.train()
     assert outcomes[1] == [(a.row, a.score) for a in alone.pool.annotations]
 
@@ -971,7 +984,7 @@ def test_memory_does_not_grow_over_twenty_rounds(tmp_path: Path) -> None:
 
 def test_query_files_name_the_rows_with_scores_and_labels(tmp_path: Path) -> None:
     pool = make_pool()
-    trainer = make_trainer(tmp_path, pool=pool)
+    trainer = make_trainer(tmp_path, **RANDOM, pool=pool)
     trainer.train()
     for number in range(3):
         lines = (tmp_path / "queries" / f"round-{number:02d}.jsonl").read_text().splitlines()
@@ -993,13 +1006,13 @@ def test_a_person_fills_in_the_query_files_and_the_run_goes_on(tmp_path: Path) -
     unlabeled = pool.remove_columns(["label"])
     annotator: Any = LabelFile(tmp_path / "queries" / "round-00.jsonl")
     for number in range(3):
-        trainer = make_trainer(tmp_path, pool=unlabeled, trainer={"annotator": annotator})
+        trainer = make_trainer(tmp_path, **ENTROPY, pool=unlabeled, trainer={"annotator": annotator})
         with pytest.raises(ValueError, match="round-00.jsonl has no label for|no label for .* of the 6 rows"):
             trainer.train(resume_from_checkpoint=number > 0)
         annotator = fill_in(number)
-    trainer = make_trainer(tmp_path, pool=unlabeled, trainer={"annotator": annotator})
+    trainer = make_trainer(tmp_path, **ENTROPY, pool=unlabeled, trainer={"annotator": annotator})
     trainer.train(resume_from_checkpoint=True)
-    reference = make_trainer(tmp_path / "simulated", pool=pool)
+    reference = make_trainer(tmp_path / "simulated", **ENTROPY, pool=pool)
     reference.train()
     assert_same_outcome(outcome(trainer), outcome(reference))
 
@@ -1016,7 +1029,7 @@ def test_the_metric_function_sees_the_evaluation_set_only(tmp_path: Path) -> Non
         sizes.append(len(prediction.label_ids))
         return accuracy(prediction)
 
-    make_trainer(tmp_path, trainer={"compute_metrics": counted}).train()
+    make_trainer(tmp_path, **RANDOM, trainer={"compute_metrics": counted}).train()
     assert sizes == [20, 20, 20]
 
 
@@ -1026,7 +1039,9 @@ def test_the_metric_function_sees_the_evaluation_set_only(tmp_path: Path) -> Non
 def test_rows_that_are_set_aside_stay_in_the_pool_and_are_never_asked_for(tmp_path: Path) -> None:
     pool, aside = make_pool(), [3, 50, 7]
     settings = {"set_aside": aside, "eval_dataset": pool.select(sorted(aside))}
-    trainer = make_trainer(tmp_path, pool=pool, trainer=settings, num_rounds=3, query_size=20, initial_size=17)
+    trainer = make_trainer(
+        tmp_path, **RANDOM, pool=pool, trainer=settings, num_rounds=3, query_size=20, initial_size=17
+    )
     trainer.train()
     labeled = trainer.pool.labeled_rows
     assert len(labeled) == 57 and sorted([*labeled, *aside]) == list(range(60))
@@ -1034,11 +1049,11 @@ def test_rows_that_are_set_aside_stay_in_the_pool_and_are_never_asked_for(tmp_pa
     assert json.loads((tmp_path / "set_aside.json").read_text()) == [3, 7, 50]
     with pytest.raises(ValueError, match="Cannot label row 7: it is set aside"):
         trainer.annotate([7], [1])
-    other = make_trainer(tmp_path, pool=pool, trainer={**settings, "set_aside": [3, 50]}, num_rounds=3)
+    other = make_trainer(tmp_path, **RANDOM, pool=pool, trainer={**settings, "set_aside": [3, 50]}, num_rounds=3)
     with pytest.raises(ValueError, match="belongs to another run: data.set_aside was"):
         other.resume()
     (tmp_path / "set_aside.json").unlink()
-    again = make_trainer(tmp_path, pool=pool, trainer=settings, num_rounds=3, query_size=20, initial_size=17)
+    again = make_trainer(tmp_path, **RANDOM, pool=pool, trainer=settings, num_rounds=3, query_size=20, initial_size=17)
     again.resume()
     assert again.pool.labeled_rows == labeled and again.pool.unlabeled_rows == []
 
@@ -1055,7 +1070,7 @@ def test_new_classes_need_a_model_that_is_made_anew(tmp_path: Path) -> None:
         pool = make_pool().cast_column("label", ClassLabel(names=names))
         made = make_model(num_labels=len(names))
         model = {"model_init": lambda: make_model(num_labels=len(names))} if fresh else {"model": made}
-        return make_trainer(tmp_path, pool=pool, trainer=model, num_rounds=2, **settings)
+        return make_trainer(tmp_path, **RANDOM, pool=pool, trainer=model, num_rounds=2, **settings)
 
     first = trainer(["a", "b"])
     first.train()

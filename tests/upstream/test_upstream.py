@@ -113,12 +113,12 @@ def test_the_order_of_scores_is_the_pools_whatever_the_sampling_strategy(tmp_pat
         if acquisition == "noise_stability":
             settings["acquisition_kwargs"] = {"num_perturbations": 2}
         plain = make_trainer(tmp_path / "plain", **settings).query(9)
-        sorted_by_length = make_trainer(tmp_path / "grouped", **settings, **grouped)
+        sorted_by_length = make_trainer(tmp_path / "grouped", **settings, **grouped, num_rounds=2)
         found = sorted_by_length.query(9)
         assert torch.equal(found.indices, plain.indices)
         assert torch.equal(found.scores, plain.scores)
     sorted_by_length.train()
-    assert sorted_by_length.pool.num_labeled == 20
+    assert sorted_by_length.pool.num_labeled == 14
 
 
 def test_entropy_scores_belong_to_the_rows_they_are_reported_for(tmp_path: Path) -> None:
@@ -203,7 +203,12 @@ def test_an_upload_holds_the_model_and_its_card_only(
     tmp_path: Path, uploads: list[set[str]], push_to_hub: bool
 ) -> None:
     trainer = make_trainer(
-        tmp_path, push_to_hub=push_to_hub, hub_strategy="end", save_strategy="epoch", report_to=["tensorboard"]
+        tmp_path,
+        num_rounds=1,
+        push_to_hub=push_to_hub,
+        hub_strategy="end",
+        save_strategy="epoch",
+        report_to=["tensorboard"],
     )
     trainer.train()
     uploads.clear()
@@ -220,7 +225,8 @@ def test_an_upload_holds_the_model_and_its_card_only(
 
 @pytest.mark.parametrize("strategy", ["every_save", "checkpoint"])
 def test_nothing_of_the_run_is_uploaded_while_it_trains(tmp_path: Path, uploads: list[set[str]], strategy: str) -> None:
-    trainer = make_trainer(tmp_path, push_to_hub=True, hub_strategy=strategy, save_strategy="epoch", num_rounds=2)
+    settings: dict[str, Any] = {"acquisition": "random", "acquisition_kwargs": None, "num_rounds": 2}
+    trainer = make_trainer(tmp_path, push_to_hub=True, hub_strategy=strategy, save_strategy="epoch", **settings)
     trainer.train()
     model_uploads = [names for names in uploads if not any(":" in name for name in names)]
     assert len(model_uploads) >= 2

@@ -14,6 +14,7 @@ from ...augmentation import ImageAugmentation
 from ...loading.processors import load_image_processor
 from ...observables.base import probabilities
 from ...pool.problem_type import MULTI_LABEL
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import Collator, Prepared, Task, stack_column
 from ..label_kinds import CLASSES
@@ -49,7 +50,7 @@ def encode_images(dataset: Dataset, columns: Sequence[str], processor: Any, argu
         pixels = [np.asarray(found, dtype=np.float32) for found in process_images(processor, images)]
         for number, found in zip(numbers, pixels, strict=True):
             if found.shape != (shape or pixels[0].shape):
-                raise ValueError(
+                raise Refusal(
                     f"Column `{name}`, row {number}: the image processor makes an array of {found.shape} of it, and "
                     f"one of {shape} of row 0. Use a processor that resizes or crops all images to one size."
                 )
@@ -80,7 +81,7 @@ def read_image(value: Any, feature: Any, mode: str, where: str) -> PIL.Image.Ima
             value = Image(mode=feature.mode).decode_example(value)
         except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error ...
             reason = str(error).split(" <_io")[0] or type(error).__name__
-            raise ValueError(
+            raise Refusal(
                 f"{where}: cannot read the image ({reason}). Remove the row, or put a whole image file in its place."
             ) from error
     return in_mode(as_image(value, where), mode)
@@ -96,7 +97,7 @@ def image_augmentation(arguments: DataArguments, prepared: Prepared) -> ImageAug
     padding = arguments.crop_padding if "crop" in asked else 0
     height, width = prepared.pool.features["pixel_values"].shape[1:]
     if padding >= min(height, width):
-        raise ValueError(
+        raise Refusal(
             f"`crop_padding: {padding}` can move images of {height} x {width} pixels out of sight. Lower it; 4 is "
             "usual for 32 x 32."
         )

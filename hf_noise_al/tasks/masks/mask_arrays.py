@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...refusals import Refusal
 from ..pictures import PNG_TEXT, decoded_image
 
 Mask: TypeAlias = NDArray[np.int64]
@@ -37,13 +38,13 @@ def read_mask(value: Any, where: str) -> Mask:
         array = given.astype(np.int64)
         whole = given.size > 0 and bool((array == given).all())
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise Refusal(
             f"{where} is no mask: found {type(value).__name__}. Store a PNG, or rows of whole numbers of equal length."
         ) from error
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 or not whole:
-        raise ValueError(
+        raise Refusal(
             f"{where} is no mask: found {given.dtype} numbers of shape {given.shape}. "
             "Store a whole number for each pixel, (height, width)."
         )
@@ -95,7 +96,7 @@ def _numbers_of(image: PIL.Image.Image, where: str) -> Mask:
     array = np.asarray(image)
     if image.mode not in _GRAY:
         if array.ndim != 3 or array.dtype != np.uint8 or bool((array[..., :3] != array[..., :1]).any()):
-            raise ValueError(
+            raise Refusal(
                 f"{where} is no mask: a picture in colors (mode {image.mode}). "
                 "Store class numbers: a PNG in gray or with a palette."
             )
@@ -107,4 +108,4 @@ def _picture_in(text: str, where: str) -> dict[str, Any]:
     try:
         return {"bytes": base64.b64decode(text, validate=True), "path": None}
     except binascii.Error as error:
-        raise ValueError(f"{where} is no PNG in base64: {error}.") from error
+        raise Refusal(f"{where} is no PNG in base64: {error}.") from error

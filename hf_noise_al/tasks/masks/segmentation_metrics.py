@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import EvalPrediction
 
 from ...measuring.intervals import Interval
+from ...refusals import Refusal
 from ...settings.recipe import did_you_mean
 from ..metrics import diverged
 from ..score_intervals import draw_counts, interval_of, interval_of_mean, iou, recall
@@ -152,7 +153,7 @@ def load_segmentation_metrics(names: Sequence[str], targets: Targets) -> Segment
     """
     for name in names:
         if name not in SUMMARIES:
-            raise ValueError(
+            raise Refusal(
                 f"Unknown metric {name} for segmentation.{did_you_mean(name, SUMMARIES)} There are: "
                 f"{', '.join(SUMMARIES)}, and IoU and accuracy of each class; `metric_for_curve` takes one of them."
             )

@@ -13,6 +13,7 @@ from ...files.shown_text import listed
 from ...loading.processors import load_tokenizer
 from ...observables.base import features, probabilities
 from ...pool.problem_type import MULTI_LABEL, REGRESSION
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import CLASSES_ALONE, Task
 from ..columns import find_text_columns, require_texts
@@ -63,7 +64,7 @@ def _with_a_token(encoded: Dataset, columns: Sequence[str], tokenizer: PreTraine
     token = _stand_in(tokenizer)
     if token is None:
         texts = " and ".join(repr(encoded[empty[0]][name]) for name in columns)
-        raise ValueError(
+        raise Refusal(
             f"Column `{'`, `'.join(columns)}`, row {empty[0]}: the tokenizer makes no token of {texts}, and has none "
             f"to put there ({len(empty)} such rows). Fill or remove such rows."
         )
