@@ -22,7 +22,7 @@ from ..refusals import Refusal
 from ..selection.checks import check_finite, check_size, check_whole_number, row_norms
 from ..selection.choosing import SelectionName, select_rows
 from ..selection.k_center import k_center_greedy
-from .base import Acquisition, Candidates, Observe, Query
+from .base import Acquisition, Candidates, Observe, Choice
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class NoiseStability(Acquisition):
         """
         self._estimators(model, self.looks_at(observable))[0][0].check_memory(num_rows)
 
-    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice:
         """Return the candidates whose outputs move most and most differently; scores are lengths of deviations."""
         check_size(query_size, candidates.size)
         log_choice(candidates.model, self.parameter_filter)
@@ -184,14 +184,14 @@ class NoiseStability(Acquisition):
                 f"{self.noise_scale} too small, or do the perturbed weights have no part in the outputs?"
             )
         if shard is not None:
-            return Query(k_center_greedy(rows, query_size, centers, shard=shard), scores)
+            return Choice(k_center_greedy(rows, query_size, centers, shard=shard), scores)
         if self.normalize_rows:
             rows, centers = _unit_rows(rows), None if centers is None else _unit_rows(centers)
             if self.selection == "k_center":  # all are equally far from the origin: start where the score is highest
                 first = int(scores.argmax())
                 rows = torch.where(scores[:, None] > 0, rows, rows[first])  # what does not move has no new direction
-                return Query(k_center_greedy(rows, query_size, centers, first), scores)
-        return Query(select_rows(self.selection, rows, query_size, generator, centers), scores)
+                return Choice(k_center_greedy(rows, query_size, centers, first), scores)
+        return Choice(select_rows(self.selection, rows, query_size, generator, centers), scores)
 
     def deviations(self, candidates: Candidates, generator: torch.Generator) -> Tensor:
         """Return the row of each candidate: (size, W).
