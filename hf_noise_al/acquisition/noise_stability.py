@@ -22,7 +22,7 @@ from ..refusals import Refusal
 from ..selection.checks import check_finite, check_size, check_whole_number, row_norms
 from ..selection.choosing import SelectionName, select_rows
 from ..selection.k_center import k_center_greedy
-from .base import Acquisition, Candidates, Observe, Choice
+from .base import Acquisition, Candidates, Choice, Observe
 
 logger = logging.getLogger(__name__)
 
