@@ -65,7 +65,6 @@ ROOT_ENTRIES = {
     "tests",
 }
 TESTED_WITH = {
-    "noise.finite_differences": "noise_stability",
     **dict.fromkeys(("rounds.answers", "run_folder.stored_run"), "people_answer"),
     **dict.fromkeys(("rounds.checks", "rounds.looking", "rounds.training", "rounds.pool_trainer"), "trainer"),
     "rounds.resuming": "resume",

@@ -18,7 +18,7 @@ from ..observables.parts import check_one_answer_each
 from ..refusals import Refusal
 from ..selection.checks import check_finite, check_size, row_norms
 from ..selection.k_means import k_means_plus_plus_of_products
-from .base import Acquisition, Candidates, Query
+from .base import Acquisition, Candidates, Choice
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BADGE(Acquisition):
         """Return the two factors of gradient embeddings."""
         return probabilities_and_features
 
-    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice:
         """Return candidates drawn by k-means++ seeding; scores are lengths of their gradient embeddings."""
         check_size(query_size, candidates.size)
         self.check(candidates.model, candidates.observable)
@@ -48,7 +48,7 @@ class BADGE(Acquisition):
         probabilities, features = split_probabilities_and_features(rows)
         errors = error_of_likeliest_class(probabilities)
         indices = k_means_plus_plus_of_products(errors, features, query_size, generator)
-        return Query(indices, row_norms(errors) * row_norms(features))
+        return Choice(indices, row_norms(errors) * row_norms(features))
 
 
 def error_of_likeliest_class(probabilities: Tensor) -> Tensor:

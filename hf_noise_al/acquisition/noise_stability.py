@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..noise.estimator import Estimator, first_that_can
 from ..noise.finite_differences import FiniteDifferences
-from ..noise.full_precision import full_precision
-from ..noise.gradient_sketch.followed import refuse_unsupported_tensors, unsupported_tensors
-from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
-from ..noise.gradient_sketch.sketch import GradientSketch, num_backward_passes
-from ..noise.memory import refuse_beyond_memory
+from ..noise.gradient_sketch.estimator import SketchedGradients
+from ..noise.gradient_sketch.followed import refuse_unsupported_tensors
 from ..noise.parameter_filter import log_choice, perturbed_tensors
 from ..noise.perturbation import check_noise_scale
 from ..observables.base import Observable, check_observable
@@ -25,16 +22,13 @@ from ..refusals import Refusal
 from ..selection.checks import check_finite, check_size, check_whole_number, row_norms
 from ..selection.choosing import SelectionName, select_rows
 from ..selection.k_center import k_center_greedy
-from .base import Acquisition, Candidates, Observe, Query
+from .base import Acquisition, Candidates, Choice, Observe
 
 logger = logging.getLogger(__name__)
 
 EstimatorName = Literal["auto", "gradient_sketch", "finite_difference"]
 MOST_NUMBERS = 1_000_000
 """Most perturbations and projections: a million passes never end, a row of a million numbers takes 4 MB."""
-
-_NARROWER_SKETCH = "Lower `num_projections` in `acquisition_kwargs`, or `candidate_size`."
-_SAID = {False: "", True: ", one example at a time"}
 
 
 @dataclass(frozen=True)
@@ -168,10 +162,9 @@ class NoiseStability(Acquisition):
 
         How wide the rows of finite differences are is known when the model's outputs are; they are checked then.
         """
-        if self._choice(model, self.looks_at(observable))[0]:
-            refuse_beyond_memory(num_rows, self.num_projections, _NARROWER_SKETCH)
+        self._estimators(model, self.looks_at(observable))[0][0].check_memory(num_rows)
 
-    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice:
         """Return the candidates whose outputs move most and most differently; scores are lengths of deviations."""
         check_size(query_size, candidates.size)
         log_choice(candidates.model, self.parameter_filter)
@@ -191,14 +184,14 @@ class NoiseStability(Acquisition):
                 f"{self.noise_scale} too small, or do the perturbed weights have no part in the outputs?"
             )
         if shard is not None:
-            return Query(k_center_greedy(rows, query_size, centers, shard=shard), scores)
+            return Choice(k_center_greedy(rows, query_size, centers, shard=shard), scores)
         if self.normalize_rows:
             rows, centers = _unit_rows(rows), None if centers is None else _unit_rows(centers)
             if self.selection == "k_center":  # all are equally far from the origin: start where the score is highest
                 first = int(scores.argmax())
                 rows = torch.where(scores[:, None] > 0, rows, rows[first])  # what does not move has no new direction
-                return Query(k_center_greedy(rows, query_size, centers, first), scores)
-        return Query(select_rows(self.selection, rows, query_size, generator, centers), scores)
+                return Choice(k_center_greedy(rows, query_size, centers, first), scores)
+        return Choice(select_rows(self.selection, rows, query_size, generator, centers), scores)
 
     def deviations(self, candidates: Candidates, generator: torch.Generator) -> Tensor:
         """Return the row of each candidate: (size, W).
@@ -216,83 +209,38 @@ class NoiseStability(Acquisition):
         num_rows = candidates.size if shard is None else len(shard.indices)
         if len(groups) > 1 and candidates.labeled is not None:
             num_rows += candidates.labeled.size
-        observable = self.looks_at(candidates.observable)
-        if self._sketches(candidates.model, observable):
-            state = generator.get_state()
-            for one_by_one in self._ways(candidates.model):
-                try:
-                    return self._sketched(candidates.model, groups, observable, generator, num_rows, one_by_one)
-                except UnsupportedModuleError as error:
-                    if self.estimator != "auto":
-                        raise
-                    refusal = error
-                    logger.info(f"estimator='auto' cannot take the gradient sketch{_SAID[one_by_one]}: {error}")
-                    generator.set_state(state)
-            logger.warning(f"estimator='auto' takes finite differences: {refusal}")
-        method = FiniteDifferences(
+        estimators, why = self._estimators(candidates.model, self.looks_at(candidates.observable))
+        if self.estimator == "auto":
+            logger.info(f"estimator='auto' takes {estimators[0].name}: {why}.")
+        return first_that_can(estimators, candidates.model, groups, generator, num_rows)
+
+    def _estimators(self, model: nn.Module, observable: Observable) -> tuple[list[Estimator], str]:
+        """Return the estimators to try, first choice first, and why "auto" chooses the first."""
+        sketch = SketchedGradients(
+            self.noise_scale,
+            self.parameter_filter,
+            observable,
+            self.num_projections,
+            self.num_output_projections,
+            self.one_by_one,
+            self.lower_precision,
+        )
+        published = FiniteDifferences(
             self.noise_scale, self.num_perturbations, self.parameter_filter, observable, self.max_feature_dim
         )
-        return method.deviations(candidates.model, groups, generator, num_rows)
-
-    def _sketches(self, model: nn.Module, observable: Observable) -> bool:
-        """Return whether the gradient sketch is to be used, and log why."""
-        sketches, why = self._choice(model, observable)
-        if self.estimator == "auto":
-            logger.info(f"estimator='auto' takes {'the gradient sketch' if sketches else 'finite differences'}: {why}.")
-        return sketches
-
-    def _choice(self, model: nn.Module, observable: Observable) -> tuple[bool, str]:
-        """Return whether the gradient sketch is to be used, and why "auto" chooses so."""
         if self.estimator != "auto":
-            return self.estimator == "gradient_sketch", ""
-        unsupported = [] if self.one_by_one else unsupported_tensors(model, self.parameter_filter)
-        passes = num_backward_passes(model, observable, self.num_output_projections)
-        rival = f"the {self.num_perturbations + 1} forward passes of finite differences"
-        if unsupported:
-            return False, f"the gradient sketch has no rule for {', '.join(unsupported[:5])}, unless one_by_one=True"
-        if passes > self.num_perturbations:
-            return False, f"the number of backward passes, {passes}, is not below {rival}"
+            return [sketch if self.estimator == "gradient_sketch" else published], ""
+        passes, rival = sketch.cost(model), published.cost(model)
+        if why_not := sketch.why_not(model):
+            return [published], why_not
+        compared = f"below the {rival} forward passes of finite differences"
+        if passes >= rival:
+            return [published], f"the number of backward passes, {passes}, is not {compared}"
         possible = "examples pass one by one" if self.one_by_one else "every perturbed module is supported"
-        return True, f"{possible}, and the number of backward passes, {passes}, is below {rival}"
-
-    def _ways(self, model: nn.Module) -> tuple[bool, ...]:
-        """Return whether the sketch is to take examples one by one, first choice first.
-
-        One by one keeps a CPU as busy as whole batches do, and not a GPU: there it has to be asked for.
-        """
+        # One by one keeps a CPU as busy as whole batches do, and not a GPU: there it has to be asked for.
         on_cpu = next(model.parameters()).device.type == "cpu" and not is_sharded(model)
-        return (False, True) if self.estimator == "auto" and not self.one_by_one and on_cpu else (self.one_by_one,)
-
-    def _sketched(
-        self,
-        model: nn.Module,
-        groups: list[Observe],
-        observable: Observable,
-        generator: torch.Generator,
-        num_rows: int,
-        one_by_one: bool,
-    ) -> list[Tensor]:
-        width = self.num_projections
-        refuse_beyond_memory(num_rows, width, _NARROWER_SKETCH)
-        logger.info(
-            f"Gradient sketch{_SAID[one_by_one]}: features take {num_rows * width * 4 / 1e6:.1f} MB on this process "
-            f"({num_rows} x {width}), and a batch's activations are kept for its backward pass, as in training."
-        )
-        with full_precision(model, gathered_as=self.lower_precision):
-            sketch = GradientSketch(
-                model,
-                self.noise_scale,
-                generator,
-                self.parameter_filter,
-                observable,
-                self.num_projections,
-                self.num_output_projections,
-                one_by_one,
-            )
-            device_type = next(model.parameters()).device.type
-            lower = self.lower_precision
-            with nullcontext() if lower is None else torch.autocast(device_type, lower):
-                return [observe(sketch, "gradient sketch") for observe in groups]
+        alone = [replace(sketch, one_by_one=True)] if on_cpu and not self.one_by_one else []
+        return [sketch, *alone, published], f"{possible}, and the number of backward passes, {passes}, is {compared}"
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

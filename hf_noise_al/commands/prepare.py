@@ -27,7 +27,7 @@ from ..run_folder.state_file import classes_of
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments
 from ..settings.recipe import InvalidArgument, did_you_mean
 from ..tasks import TASKS, Prepared, Targets, Task
-from ..tasks.metrics import check_best_metric, curve_metric
+from ..tasks.curve_metric import check_best_metric, curve_metric
 from ..trainer import ActiveTrainer
 from ..upstream.unsupported import refuse_unwritable_folder
 from .run_curve import CurveWriter, empty_curve, metric_names

@@ -17,7 +17,8 @@ from ..measuring.intervals import measured_on
 from ..pool.problem_type import REGRESSION
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments
 from ..tasks import Targets, Task
-from ..tasks.metrics import GLUE_METRICS, is_greater_better
+from ..tasks.curve_metric import is_greater_better
+from ..tasks.measures import GLUE_METRICS
 from ..tasks.targets import SINGLE_LABEL
 from ..training_args import ActiveTrainingArguments
 from .run_settings import save_settings

@@ -14,7 +14,7 @@ from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
 from ..refusals import Refusal
 
 T = TypeVar("T")
-PORTABLE = (ValueError, Refusal, Refusal, UnsupportedModuleError)
+PORTABLE = (ValueError, Refusal, UnsupportedModuleError)
 """Errors that other processes raise as they are; any other becomes a RuntimeError there."""
 
 

@@ -25,10 +25,10 @@ def k_center_greedy(
     the row farthest from them.
 
     With a `shard` the `rows` are those of this process: every process calls with its own, the same `k`, `centers` and
-    `first`, which is then a candidate's number, and gets the choice among all of them.
+    `first`, which is then the position of a candidate, and gets the choice among all of them.
 
     Returns:
-        (k,) distinct indices in order of choice; with a `shard`, numbers of candidates, the same on every process.
+        (k,) distinct indices in order of choice; with a `shard`, positions of candidates, the same on every process.
 
     Raises:
         ValueError: `k` is not between 1 and N, `first` is no row, or a row is not finite (the row is named); with a

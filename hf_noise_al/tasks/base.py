@@ -21,8 +21,9 @@ from ..pool.pool import Label
 from ..refusals import Refusal
 from ..settings.arguments import DataArguments, ModelArguments
 from .columns import find_label_column
+from .label_kinds import LabelKind
 from .metrics import load_metrics
-from .targets import LabelKind, Targets, by_place
+from .targets import Targets, by_place
 
 Collator: TypeAlias = Callable[[list[dict[str, Any]]], dict[str, Any]]
 

@@ -33,7 +33,7 @@ from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 from hf_noise_al.tasks import TASKS
-from hf_noise_al.tasks.masks.masks import decode_mask
+from hf_noise_al.tasks.masks.mask_arrays import decode_mask
 
 SETTINGS: dict[str, Any] = {
     **{"task": "segmentation", "label_column": "mask", "void_label": VALUE_OF_VOID, "image_size": 16},

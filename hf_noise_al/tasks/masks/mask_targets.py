@@ -18,9 +18,11 @@ from ...pool.pool import Label
 from ...refusals import Refusal
 from ...settings.arguments import DataArguments
 from ..columns import find_image_column
-from ..images.image_classification import as_stored
-from ..targets import LabelKind, Targets, by_place, with_label_column
-from .masks import VOID, Mask, decode_mask, encode_mask, is_encoded, open_image, place_of, read_mask
+from ..label_column import with_label_column
+from ..label_kinds import LabelKind
+from ..pictures import as_stored, open_image, place_of
+from ..targets import Targets, by_place
+from .mask_arrays import VOID, Mask, decode_mask, encode_mask, is_encoded, read_mask
 
 logger = logging.get_logger(__name__)
 
@@ -41,7 +43,7 @@ class MaskTargets(Targets):
 
     @property
     def feature(self) -> Any:
-        """Return the feature of the column ``labels``: masks as text, see `masks.encode_mask`."""
+        """Return the feature of the column ``labels``: masks as text, see `mask_arrays.encode_mask`."""
         return Value("string")
 
     def head(self) -> dict[str, Any]:

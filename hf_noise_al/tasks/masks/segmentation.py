@@ -19,10 +19,20 @@ from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import ONE_CLASS_EACH, Collator, Prepared, Task
 from ..columns import find_image_column
-from ..images.image_classification import as_stored, image_columns, image_mode, in_mode, process_images, require_images
+from ..pictures import (
+    as_stored,
+    decoded_image,
+    image_columns,
+    image_mode,
+    in_mode,
+    open_image,
+    place_of,
+    process_images,
+    require_images,
+)
 from .backbone_segmenter import AutoSegmenter
+from .mask_arrays import decode_mask, flatten_masks
 from .mask_targets import MASKS, SEMANTIC_SEGMENTATION, answers_as_masks
-from .masks import decode_mask, decoded_image, flatten_masks, open_image, place_of
 from .segmentation_metrics import count_pixels, load_segmentation_metrics, segmentation_loss
 
 logger = logging.get_logger(__name__)

@@ -16,7 +16,8 @@ from ...pool.problem_type import MULTI_LABEL, REGRESSION
 from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import CLASSES_ALONE, Collator, Task, stack_column
-from ..targets import CLASSES, NUMBERS, SINGLE_LABEL
+from ..label_kinds import CLASSES, NUMBERS
+from ..targets import SINGLE_LABEL
 from .table_columns import INPUT, is_category, is_number, table_columns, trained_columns
 from .tabular_model import TabularMLPConfig, TabularMLPForPrediction
 from .tabular_processor import TabularProcessor, as_numbers

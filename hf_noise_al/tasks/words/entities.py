@@ -21,7 +21,7 @@ from ...settings.recipe import did_you_mean
 from ..metrics import diverged
 from ..score_intervals import RATIOS, draw_counts, interval_of, recall
 from ..targets import Targets
-from .words import NO_TAG
+from .word_tokens import NO_TAG
 
 logger = logging.get_logger(__name__)
 

@@ -18,7 +18,9 @@ from ...pool.places import row_at
 from ...pool.problem_type import classes_of_config
 from ...refusals import Refusal, retold
 from ...settings.arguments import DataArguments
-from ..targets import LabelKind, Outside, Targets, by_place, tidy_names, with_label_column
+from ..label_column import Outside, with_label_column
+from ..label_kinds import LabelKind
+from ..targets import Targets, by_place, tidy_names
 
 logger = logging.get_logger(__name__)
 

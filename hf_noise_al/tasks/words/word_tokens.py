@@ -20,7 +20,7 @@ from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import Collator
 from ..columns import require_column
-from ..text.tokens import lengths, padding_collator
+from ..token_batches import lengths, padding_collator
 
 logger = logging.get_logger(__name__)
 
