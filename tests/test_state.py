@@ -17,6 +17,8 @@ from hf_noise_al.state import (
     VERSION,
     ActiveState,
     PendingQuery,
+    classes_of,
+    labeled_rows_of,
     refuse_other_run,
 )
 
@@ -216,6 +218,23 @@ def test_a_part_of_the_fingerprint_may_be_compared_alone(path: Path, saved: dict
     rewrite(path, {**saved, "fingerprint": ["seed"]})
     with pytest.raises(ValueError, match="is damaged"):
         refuse_other_run(path, {"seed": 0})
+
+
+@pytest.mark.parametrize(("inputs", "labels"), [("m", {4: 1, 2: [0.5, 1.0], 0: "é\u2028"}), ("a", None), ("z", None)])
+def test_labels_are_taken_from_a_run_of_the_same_inputs_alone(path: Path, inputs: str, labels: Any) -> None:
+    example().save(path, {**FINGERPRINT, "data.inputs": "m"})
+    assert labeled_rows_of(path, {"inputs": inputs}) == labels
+    path.with_name(JOURNAL_FILE).unlink()
+    assert labeled_rows_of(path, {"inputs": inputs}) is None, "a damaged run has none"
+
+
+@pytest.mark.parametrize(("fingerprint", "classes"), [({"classes": ["bad", "good"]}, ["bad", "good"]), ({}, [])])
+def test_classes_are_those_that_the_run_had(path: Path, fingerprint: dict[str, Any], classes: list[str]) -> None:
+    example().save(path, fingerprint)
+    assert classes_of(path) == classes
+    rewrite(path, {**json.loads(path.read_text()), "fingerprint": ["classes"]})
+    with pytest.raises(ValueError, match="is damaged"):
+        classes_of(path)
 
 
 def test_another_version_is_refused(path: Path, saved: dict[str, Any]) -> None:
