@@ -155,16 +155,21 @@ def test_a_run_afresh_goes_on_in_the_files_where_nothing_but_given_labels_was_in
     assert ActiveState.load(path, FINGERPRINT).pending is None
 
 
-@pytest.mark.parametrize("lost", ["a label", "a round"])
-def test_a_run_afresh_does_not_write_over_what_would_be_lost(path: Path, lost: str) -> None:
-    state = ActiveState(Pool(9, [Annotation(4, 1, 0, given=True)]))
-    if lost == "a label":
-        state.pool.annotate([5], [1], 0)
-    else:
-        state.history.append(RoundRecord(0, 1, 1, 1.0, 0.0))
+GIVEN, ANSWERED = Annotation(4, 1, 0, given=True), Annotation(5, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("notes", "rounds"),
+    [([GIVEN, ANSWERED], []), ([ANSWERED, GIVEN], []), ([GIVEN], [RoundRecord(0, 1, 1, 1.0, 0.0)])],
+    ids=["a later label", "an earlier label", "a round"],
+)
+def test_a_run_afresh_does_not_write_over_what_would_be_lost(
+    path: Path, notes: list[Annotation], rounds: list[RoundRecord]
+) -> None:
+    state = ActiveState(Pool(9, notes), rounds)
     state.save(path, FINGERPRINT)
     fresh = state.afresh()
-    assert fresh.pool.labeled_rows == [4] and fresh.history == []
+    assert fresh.pool.annotations == [GIVEN] and fresh.history == []
     with pytest.raises(ValueError, match="was changed by another process"):
         fresh.save(path, FINGERPRINT)
 
