@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         BALD,
         Acquisition,
         Candidates,
+        Choice,
         CoreSet,
         EntropySampling,
         LeastConfidence,
@@ -48,6 +49,7 @@ __all__ = [
     "Annotation",
     "Annotator",
     "Candidates",
+    "Choice",
     "CoreSet",
     "EntropySampling",
     "HeldOutLabels",
@@ -71,7 +73,7 @@ __all__ = [
 ]
 
 _NAMES_OF = {
-    "acquisition": "ACQUISITIONS BADGE BALD Acquisition Candidates CoreSet EntropySampling LeastConfidence "
+    "acquisition": "ACQUISITIONS BADGE BALD Acquisition Candidates Choice CoreSet EntropySampling LeastConfidence "
     "MarginSampling NoiseStability Query RandomSampling",
     "annotators": "Annotator HeldOutLabels LabelFile",
     "callbacks": "ActiveTrainerCallback",

@@ -13,3 +13,9 @@ class Refusal(ValueError):
 
 class MissingFile(Refusal, FileNotFoundError):
     """A file or folder that was named is not there."""
+
+
+def retold(error: Exception, text: str) -> Refusal:
+    """Return a refusal that says `text`, of the kind of `error` where that is a refusal itself."""
+    kind = type(error) if isinstance(error, Refusal) else Refusal
+    return kind(text)

@@ -11,6 +11,7 @@ from transformers.trainer_utils import TrainOutput
 from .acquisition import Query
 from .annotators import HeldOutLabels
 from .pool.initial_set import initial_set
+from .refusals import Refusal
 from .rounds.answers import ask, check_label_file, plain_rows, tell
 from .rounds.checks import check_budget, check_query_size, warn_of_few_rows
 from .rounds.pool_trainer import PoolTrainer
@@ -110,7 +111,7 @@ class ActiveTrainer(PoolTrainer):
             ValueError: nothing is labeled.
         """
         if not self.pool.num_labeled:
-            raise ValueError("Cannot fine-tune: no row is labeled. Label some with `annotate`, or call `train`.")
+            raise Refusal("Cannot fine-tune: no row is labeled. Label some with `annotate`, or call `train`.")
         self._warn_of_few_rows()
         self._trial_run.try_out(self.acquisition, self.annotator)
         with self.alone_in_folder():

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from .acquisition import ACQUISITIONS, Acquisition
+from .refusals import Refusal
 from .selection.checks import check_whole_number
 
 INITIAL_SELECTIONS = ("random", "stratified", "balanced")
@@ -105,13 +106,13 @@ class ActiveTrainingArguments(TrainingArguments):
             if getattr(self, name) is not None:
                 check_whole_number(name, getattr(self, name))
         if self.candidate_size is not None and self.candidate_size < self.query_size:
-            raise ValueError(
+            raise Refusal(
                 f"Cannot query {self.query_size} of {self.candidate_size} candidates. "
                 "Raise `candidate_size` or lower `query_size`."
             )
         self._check_folds()
         if self.initial_selection not in INITIAL_SELECTIONS:
-            raise ValueError(
+            raise Refusal(
                 f"Unknown `initial_selection` {self.initial_selection!r}. Use one of {', '.join(INITIAL_SELECTIONS)}."
             )
         self._check_acquisition()
@@ -127,26 +128,26 @@ class ActiveTrainingArguments(TrainingArguments):
             return
         check_whole_number("eval_folds", self.eval_folds, 2)
         if self.warm_start:
-            raise ValueError(
+            raise Refusal(
                 "`eval_folds` cannot be used with `warm_start`: each fold would start from weights that were trained "
                 "on its rows. Leave one of them out."
             )
         if self.include_for_metrics:
-            raise ValueError(
+            raise Refusal(
                 f"`eval_folds` cannot be used with `include_for_metrics` ({', '.join(self.include_for_metrics)}): "
                 "predictions of the folds are measured together, and only these are kept. Leave one of them out."
             )
 
     def _check_acquisition(self) -> None:
         if self.acquisition not in ACQUISITIONS:
-            raise ValueError(f"Unknown `acquisition` {self.acquisition!r}. Use one of {', '.join(ACQUISITIONS)}.")
+            raise Refusal(f"Unknown `acquisition` {self.acquisition!r}. Use one of {', '.join(ACQUISITIONS)}.")
         if not isinstance(self.acquisition_kwargs, dict | None):
-            raise ValueError(f"`acquisition_kwargs` must be a JSON object, got {self.acquisition_kwargs!r}.")
+            raise Refusal(f"`acquisition_kwargs` must be a JSON object, got {self.acquisition_kwargs!r}.")
         acquisition_class = ACQUISITIONS[self.acquisition]
         known = list(getattr(acquisition_class, "__dataclass_fields__", {}))
         unknown = [name for name in self.acquisition_kwargs or {} if name not in known]
         if unknown:
-            raise ValueError(
+            raise Refusal(
                 f"The acquisition {self.acquisition!r} has no setting {unknown[0]!r}. "
                 f"It has {', '.join(known) if known else 'none'}."
             )
@@ -155,12 +156,12 @@ class ActiveTrainingArguments(TrainingArguments):
     def _check_upstream_settings(self) -> None:
         for name in ("fp16_full_eval", "bf16_full_eval"):
             if getattr(self, name):
-                raise ValueError(
+                raise Refusal(
                     f"`{name}` is not supported: it converts the model in place, and the training of the next round "
                     "would find weights of another type. Use `bf16` or `fp16` alone."
                 )
         if "trackio" in (self.report_to or ()) and self.run_name is None:
-            raise ValueError(
+            raise Refusal(
                 "Trackio starts a new run at each round unless it has a name. "
                 "Set `run_name` to keep the rounds together."
             )
@@ -190,7 +191,7 @@ def check_numbers(arguments: TrainingArguments) -> None:
         if getattr(values[strategy], "value", values[strategy]) == "steps" and values[name] is not None:
             _check(name, values[name], math.isfinite(_number(values[name])), "a finite number")
     if values["dataloader_persistent_workers"] and not values["dataloader_num_workers"]:
-        raise ValueError(
+        raise Refusal(
             "`dataloader_persistent_workers` is set, and `dataloader_num_workers` is 0: there are no workers to keep. "
             "Raise `dataloader_num_workers`, or leave the setting out."
         )
@@ -200,7 +201,7 @@ def _check_length(values: Mapping[str, object]) -> None:
     steps, epochs = _whole(values["max_steps"]), values["num_train_epochs"]
     check_whole_number("max_steps", steps, -math.inf)
     if steps == 0:
-        raise ValueError(
+        raise Refusal(
             "`max_steps` is 0, and a round must train. Set the steps of a round, or -1 to go by `num_train_epochs`."
         )
     if isinstance(steps, int) and steps < 0:
@@ -219,4 +220,4 @@ def _number(value: object) -> float:
 
 def _check(name: str, value: object, fits: bool, wanted: str) -> None:
     if not fits:
-        raise ValueError(f"`{name}` must be {wanted}, got {value!r}. Correct it, or leave it out for the default.")
+        raise Refusal(f"`{name}` must be {wanted}, got {value!r}. Correct it, or leave it out for the default.")

@@ -3,13 +3,18 @@
 import ast
 import importlib
 import inspect
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
+
+from hf_noise_al.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hf_noise_al"
@@ -60,7 +65,6 @@ ROOT_ENTRIES = {
     "tests",
 }
 TESTED_WITH = {
-    "noise.finite_differences": "noise_stability",
     **dict.fromkeys(("rounds.answers", "run_folder.stored_run"), "people_answer"),
     **dict.fromkeys(("rounds.checks", "rounds.looking", "rounds.training", "rounds.pool_trainer"), "trainer"),
     "rounds.resuming": "resume",
@@ -87,8 +91,13 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in SOURCES}
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yield the absolute name of everything that a file imports, also inside functions and for types alone."""
+@cache
+def imported(path: Path) -> tuple[str, ...]:
+    """Return the absolute name of everything that a file imports, also inside functions and for types alone."""
+    return tuple(names_of_imports(path))
+
+
+def names_of_imports(path: Path) -> Iterator[str]:
     package = ["hf_noise_al", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -209,6 +218,14 @@ def test_the_root_holds_only_what_it_may() -> None:
     assert {top_level.split("/")[0] for top_level in listed} <= ROOT_ENTRIES
 
 
+def test_the_fast_tests_have_a_round_of_every_task() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (names,) = re.findall(r"^FAST_RECIPES := (.*)$", makefile, flags=re.MULTILINE)
+    recipes = [yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text()) for name in names.split()]
+    assert "tests/tasks/test_tabular.py::test_classes_are_learned" in makefile, "no recipe has classes of a table"
+    assert {recipe["task"] for recipe in recipes} | {"tabular_classification"} == set(TASKS)
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=[path.relative_to(ROOT).as_posix() for path in SOURCES])
 def test_sources_keep_the_small_rules(path: Path) -> None:
     text = path.read_text()
@@ -217,6 +234,18 @@ def test_sources_keep_the_small_rules(path: Path) -> None:
     if module_name(path) != "commands.console":
         calls = (node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
         assert not any(isinstance(name, ast.Name) and name.id == "print" for name in calls), "prints"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[path.relative_to(ROOT).as_posix() for path in SOURCES])
+def test_what_the_user_is_told_is_a_refusal(path: Path) -> None:
+    """An error of a builtin class is shown with its traceback, as one from under us is."""
+    builtin = {"ValueError", "FileNotFoundError", "OSError", "ImportError"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in builtin, f"line {node.lineno}: raise `Refusal` of hf_noise_al.refusals"
+        if isinstance(node, ast.ClassDef) and path.name != "refusals.py":
+            bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+            assert not bases & builtin, f"line {node.lineno}: make {node.name} a `Refusal`"
 
 
 def test_every_module_has_a_test_file_of_its_name() -> None:

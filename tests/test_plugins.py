@@ -25,7 +25,8 @@ SOURCES = {
 from dataclasses import dataclass, field
 
 from hf_noise_al.acquisition import Acquisition, Query
-from hf_noise_al.selection.choosing import check_size, top_k
+from hf_noise_al.selection.checks import check_size
+from hf_noise_al.selection.choosing import top_k
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Latest(Acquisition):
     "task.py": """\
 from dataclasses import replace
 
-from hf_noise_al.tasks.text.classification import TEXT_CLASSIFICATION
+from hf_noise_al.tasks.text.sentences import TEXT_CLASSIFICATION
 
 SHOUTED = replace(TEXT_CLASSIFICATION, name="shouted_text", hub_name="text-classification")
 """,

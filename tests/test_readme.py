@@ -13,7 +13,9 @@ import pytest
 from transformers import MODEL_MAPPING
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_noise_al.commands.main import VERBS, main
+from hf_noise_al.acquisition import ACQUISITIONS
+from hf_noise_al.annotators import ANNOTATORS
+from hf_noise_al.commands.main import BROUGHT, VERBS, main
 from hf_noise_al.experiments.learning_curve import LearningCurve
 from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import find_recipe
@@ -25,7 +27,7 @@ if sys.version_info >= (3, 11):
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "recipes/README.md")
 TOLERANCE = 0.1  # of a printed fraction: the last digits of a training differ from machine to machine
-LANGUAGES = {"bash", "python", "text", "bibtex", "yaml"}
+LANGUAGES = {"bash", "python", "text", "bibtex", "toml", "yaml"}
 
 
 class Block(NamedTuple):
@@ -57,6 +59,12 @@ LINES = [
 ]
 
 
+def file_name(block: Block) -> str:
+    """Return the file that a block says it is, in a comment on its first line."""
+    said = re.match(r"# (\w+\.py)\n", block.text)
+    return said[1] if said else ""
+
+
 def name(block: Block) -> str:
     return f"{block.page}:{block.line}"
 
@@ -81,13 +89,13 @@ def own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a block register its models and tasks for itself alone."""
     for mapping in (CONFIG_MAPPING, MODEL_MAPPING):
         monkeypatch.setattr(mapping, "_extra_content", dict(mapping._extra_content))
-    before = dict(TASKS)
+    known = set(TASKS)
     yield
-    TASKS.clear()
-    TASKS.update(before)
+    for name in set(TASKS) - known:
+        del TASKS[name]
 
 
-# In this process: a new one takes ten seconds to import its libraries. Warnings of this package are errors here, too.
+# In this process: a new one takes ten seconds to import its libraries. Here, too, warnings of this package are errors.
 @pytest.mark.slow
 @pytest.mark.parametrize(("block", "output"), PYTHON, ids=[name(block) for block, _ in PYTHON])
 def test_python_runs_and_prints_what_is_shown(
@@ -98,9 +106,15 @@ def test_python_runs_and_prints_what_is_shown(
     capsys: pytest.CaptureFixture[str],
     own_registries: None,
 ) -> None:
-    script = tmp_path / "block.py"
+    for other in ALL:
+        if other.page == block.page and file_name(other):
+            (tmp_path / file_name(other)).write_text(other.text)  # a test imports what it tests
+    script = tmp_path / (file_name(block) or "block.py")
     script.write_text(block.text)
     monkeypatch.chdir(tmp_path)
+    if script.name.startswith("test_"):
+        assert pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(script)]) == 0
+        return
     runpy.run_path(str(script), run_name="__main__")
     if output is not None:
         shown = output.text.splitlines()
@@ -109,11 +123,24 @@ def test_python_runs_and_prints_what_is_shown(
         assert all(map(same, shown, printed)), "\n".join(printed)
 
 
+def test_entry_points_lead_to_what_their_page_shows() -> None:
+    tables = [block for block in ALL if block.language == "toml"]
+    assert len(tables) == 4
+    for block in tables:
+        header, point = block.text.splitlines()
+        group = re.fullmatch(r'\[project\.entry-points\."(hf_noise_al\.\w+)"\]', header)
+        assert group and group[1] in {ACQUISITIONS.group, TASKS.group, ANNOTATORS.group, BROUGHT.group}
+        leads = re.fullmatch(r'\w+ = "(\w+):(\w+)"', point)
+        assert leads, point
+        (shown,) = [other for other in ALL if other.page == block.page and file_name(other) == f"{leads[1]}.py"]
+        assert re.search(rf"^(class |def )?{leads[2]}\b", shown.text, flags=re.MULTILINE), name(block)
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_commands_are_right(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [word for word in shlex.split(line, comments=True) if not re.fullmatch(r"[A-Z_]+=.*", word)]
     if words[0] == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         assert set(words[1:]) <= set(targets)
     elif words[:2] == ["pip", "install"]:
         check_pip(words[2:])

@@ -11,7 +11,7 @@ from typing import Any
 from ..plugins import Registry
 from .badge import BADGE
 from .bald import BALD
-from .base import Acquisition, Candidates, Observe, Query
+from .base import Acquisition, Candidates, Choice, Observe, Query
 from .core_set import CoreSet
 from .noise_stability import NoiseStability
 from .random_sampling import RandomSampling
@@ -51,6 +51,7 @@ __all__ = [
     "BALD",
     "Acquisition",
     "Candidates",
+    "Choice",
     "CoreSet",
     "EntropySampling",
     "LeastConfidence",

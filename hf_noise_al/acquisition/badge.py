@@ -15,9 +15,10 @@ from ..observables.base import (
     split_probabilities_and_features,
 )
 from ..observables.parts import check_one_answer_each
+from ..refusals import Refusal
 from ..selection.checks import check_finite, check_size, row_norms
 from ..selection.k_means import k_means_plus_plus_of_products
-from .base import Acquisition, Candidates, Query
+from .base import Acquisition, Candidates, Choice
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class BADGE(Acquisition):
         """Return the two factors of gradient embeddings."""
         return probabilities_and_features
 
-    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice:
         """Return candidates drawn by k-means++ seeding; scores are lengths of their gradient embeddings."""
         check_size(query_size, candidates.size)
         self.check(candidates.model, candidates.observable)
@@ -47,7 +48,7 @@ class BADGE(Acquisition):
         probabilities, features = split_probabilities_and_features(rows)
         errors = error_of_likeliest_class(probabilities)
         indices = k_means_plus_plus_of_products(errors, features, query_size, generator)
-        return Query(indices, row_norms(errors) * row_norms(features))
+        return Choice(indices, row_norms(errors) * row_norms(features))
 
 
 def error_of_likeliest_class(probabilities: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def _check_one_class_each(model: nn.Module) -> None:
             if is_multi_label(model)
             else ("a regression", "'noise_stability' or 'core_set'")
         )
-        raise ValueError(
+        raise Refusal(
             "BADGE takes the most likely class for the label, so it needs a model that chooses one class of several; "
             f"the outputs of this {type(model).__name__} are {found}. Use {instead}."
         )

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ..observables.base import Observable, is_multi_label, is_regression, probabilities
 from ..observables.parts import check_one_answer_each
+from ..refusals import Refusal
 from ..selection.checks import check_finite, check_size, check_whole_number
 from ..selection.choosing import top_k
-from .base import Acquisition, Candidates, Query
+from .base import Acquisition, Candidates, Choice
 from .dropout import check_dropout, with_dropout
 from .uncertainty import bald
 
@@ -34,7 +35,7 @@ class BALD(Acquisition):
     def check(self, model: nn.Module, observable: Observable) -> None:
         """Raise ValueError unless `model` has dropout and chooses one class of several, or labels, for each example."""
         if is_regression(model):
-            raise ValueError(
+            raise Refusal(
                 f"BALD compares class probabilities, and this {type(model).__name__} is a regression model. "
                 "Use 'noise_stability' or 'core_set'."
             )
@@ -45,7 +46,7 @@ class BALD(Acquisition):
         """Return the class probabilities."""
         return probabilities
 
-    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice:
         """Return the `query_size` candidates on which dropout passes disagree most, each one being sure.
 
         The masks depend on one draw from `generator`, on the pass and on the batch, see `acquisition.dropout`.
@@ -56,7 +57,7 @@ class BALD(Acquisition):
         scores = bald(self._sample(candidates, f"{draw}/{k}", k) for k in range(self.num_samples))
         if is_multi_label(candidates.model):
             scores = scores.sum(dim=1)
-        return Query(top_k(scores, query_size), scores)
+        return Choice(top_k(scores, query_size), scores)
 
     def _sample(self, candidates: Candidates, seed: str, number: int) -> Tensor:
         """Return probabilities of one dropout pass: (N, C), or (N, L, 2) of L independent labels."""

@@ -1,4 +1,13 @@
-"""The one interface of every acquisition: candidates in, query out."""
+"""The one interface of every acquisition: candidates in, choice out.
+
+A row is known by three numbers::
+
+    row of the data set        what users, files, `Query` and the pool speak of; never renumbered
+      |  the trainer: rows[position]
+    position of a candidate    0 to `Candidates.size` - 1: what is observed, selected and returned as a `Choice`
+      |  the observer: which batch, and `Shard.indices` where there are several processes
+    place in a batch or shard  where this process has the candidate; stays inside `observing` and `selection`
+"""
 
 from __future__ import annotations
 
@@ -12,7 +21,7 @@ from torch import Tensor, nn
 from ..observables.base import Observable, Observe
 from ..processes.row_shards import Shard
 
-__all__ = ["Acquisition", "Candidates", "Observe", "Query"]
+__all__ = ["Acquisition", "Candidates", "Choice", "Observe", "Query"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,22 @@ class Candidates:
     """As `observe`, for the candidates of `shard` alone: their rows stay on this process, (n, D)."""
 
 
-class Query(NamedTuple):
-    """What to label next."""
+class Choice(NamedTuple):
+    """What an acquisition chose among its candidates."""
 
     indices: Tensor
-    """(query_size,) distinct indices, best first."""
+    """(query_size,) distinct positions of candidates, best first."""
     scores: Tensor
     """(size,) one per candidate, higher = more informative; for logs, the choice need not follow it."""
+
+
+class Query(NamedTuple):
+    """What to label next: the answer of ``ActiveTrainer.query``."""
+
+    indices: Tensor
+    """(query_size,) distinct rows of the data set, best first."""
+    scores: Tensor
+    """(query_size,) the score of each of these rows."""
 
 
 class Acquisition(ABC):
@@ -65,8 +83,11 @@ class Acquisition(ABC):
         return None
 
     @abstractmethod
-    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice | Query:
         """Return `query_size` distinct candidates, best first, and a score for each candidate.
+
+        A `Query` with positions of candidates, as acquisitions returned before there was a `Choice`, will do: both have
+        `indices` and `scores`.
 
         Draw every random number from `generator` and leave the model's parameters as they were.
 

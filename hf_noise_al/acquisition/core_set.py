@@ -9,7 +9,7 @@ import torch
 from ..observables.base import Observable, check_observable, features
 from ..selection.checks import check_finite, check_size
 from ..selection.k_center import k_center_greedy
-from .base import Acquisition, Candidates, Query
+from .base import Acquisition, Candidates, Choice
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CoreSet(Acquisition):
         """Return the observable of the settings, the features."""
         return self.observable
 
-    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice:
         """Return the candidates farthest from what is labeled and from each other; scores are distances to it."""
         check_size(query_size, candidates.size)
         rows = candidates.observe(self.observable, "features")
@@ -40,4 +40,4 @@ class CoreSet(Acquisition):
         indices = k_center_greedy(rows - origin, query_size, None if centers is None else centers - origin)
         reference = origin[None] if centers is None else centers
         nearest = [torch.cdist(block, reference).amin(dim=1) for block in torch.split(rows, 4096)]
-        return Query(indices, torch.cat(nearest))
+        return Choice(indices, torch.cat(nearest))

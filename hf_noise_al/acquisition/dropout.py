@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..observables.base import Observable
+from ..refusals import Refusal
 
 _LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -36,7 +37,7 @@ def check_dropout(model: nn.Module) -> None:
     """Raise ValueError unless `model` has dropout with a rate above zero that `with_dropout` can switch on."""
     if not _with_active_dropout(model):
         layers = sum(isinstance(module, _LAYERS) for module in model.modules())
-        raise ValueError(
+        raise Refusal(
             f"This {type(model).__name__} has no active dropout ({layers} dropout layers, none with a rate above 0), "
             "so every pass would be the same. Set a rate in the model's configuration, such as "
             "`hidden_dropout_prob: 0.1`, and train with it, or use 'noise_stability' or 'entropy'."
@@ -89,7 +90,7 @@ def _generator_of(device: torch.device) -> torch.Generator:
     backend = getattr(torch, device.type, None)
     generators: tuple[torch.Generator, ...] = getattr(backend, "default_generators", ())
     if not generators:
-        raise ValueError(
+        raise Refusal(
             f"Dropout passes need a random generator that can be put back, and torch gives none on {device.type!r}. "
             "Run the query on a CPU (`use_cpu=True`) or a CUDA device."
         )

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..noise.estimator import Estimator, first_that_can
 from ..noise.finite_differences import FiniteDifferences
-from ..noise.full_precision import full_precision
-from ..noise.gradient_sketch.followed import refuse_unsupported_tensors, unsupported_tensors
-from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
-from ..noise.gradient_sketch.sketch import GradientSketch, num_backward_passes
-from ..noise.memory import refuse_beyond_memory
+from ..noise.gradient_sketch.estimator import SketchedGradients
+from ..noise.gradient_sketch.followed import refuse_unsupported_tensors
 from ..noise.parameter_filter import log_choice, perturbed_tensors
 from ..noise.perturbation import check_noise_scale
 from ..observables.base import Observable, check_observable
 from ..processes.row_shards import Shard
 from ..processes.sharded_weights import is_sharded
+from ..refusals import Refusal
 from ..selection.checks import check_finite, check_size, check_whole_number, row_norms
 from ..selection.choosing import SelectionName, select_rows
 from ..selection.k_center import k_center_greedy
-from .base import Acquisition, Candidates, Observe, Query
+from .base import Acquisition, Candidates, Choice, Observe
 
 logger = logging.getLogger(__name__)
 
 EstimatorName = Literal["auto", "gradient_sketch", "finite_difference"]
 MOST_NUMBERS = 1_000_000
 """Most perturbations and projections: a million passes never end, a row of a million numbers takes 4 MB."""
-
-_NARROWER_SKETCH = "Lower `num_projections` in `acquisition_kwargs`, or `candidate_size`."
-_SAID = {False: "", True: ", one example at a time"}
 
 
 @dataclass(frozen=True)
@@ -114,29 +109,27 @@ class NoiseStability(Acquisition):
             check_whole_number(name, getattr(self, name), most=MOST_NUMBERS)
         for name in ("normalize_rows", "labeled_as_centers", "one_by_one"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"`{name}` must be true or false, got {getattr(self, name)!r}.")
+                raise Refusal(f"`{name}` must be true or false, got {getattr(self, name)!r}.")
         if not isinstance(self.parameter_filter, str):
-            raise ValueError(
-                f"`parameter_filter` must be a text, got {self.parameter_filter!r}. The default is 'weight'."
-            )
+            raise Refusal(f"`parameter_filter` must be a text, got {self.parameter_filter!r}. The default is 'weight'.")
         if self.observable is not None:
             check_observable(self.observable)
         _check_choice("selection", self.selection, get_args(SelectionName))
         _check_choice("estimator", self.estimator, get_args(EstimatorName))
         if self.labeled_as_centers and self.selection not in ("k_center", "k_means_plus_plus"):
-            raise ValueError(
+            raise Refusal(
                 f"`labeled_as_centers` has no meaning with selection {self.selection!r}: it takes no centers. "
                 "Use 'k_center' or 'k_means_plus_plus'."
             )
         if self.one_by_one and self.estimator == "finite_difference":
-            raise ValueError(
+            raise Refusal(
                 "`one_by_one` has no meaning with estimator='finite_difference', which passes whole batches. Leave it "
                 "out, or use estimator='gradient_sketch'."
             )
         if self.autocast is not None:
             _check_choice("autocast", self.autocast, ("bfloat16",))
             if self.estimator != "gradient_sketch":
-                raise ValueError(
+                raise Refusal(
                     "`autocast` works with estimator='gradient_sketch' alone: finite differences are smaller than the "
                     f"rounding of {self.autocast} products and would be noise. Name that estimator, or leave "
                     "`autocast` out."
@@ -169,10 +162,9 @@ class NoiseStability(Acquisition):
 
         How wide the rows of finite differences are is known when the model's outputs are; they are checked then.
         """
-        if self._choice(model, self.looks_at(observable))[0]:
-            refuse_beyond_memory(num_rows, self.num_projections, _NARROWER_SKETCH)
+        self._estimators(model, self.looks_at(observable))[0][0].check_memory(num_rows)
 
-    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice:
         """Return the candidates whose outputs move most and most differently; scores are lengths of deviations."""
         check_size(query_size, candidates.size)
         log_choice(candidates.model, self.parameter_filter)
@@ -192,14 +184,14 @@ class NoiseStability(Acquisition):
                 f"{self.noise_scale} too small, or do the perturbed weights have no part in the outputs?"
             )
         if shard is not None:
-            return Query(k_center_greedy(rows, query_size, centers, shard=shard), scores)
+            return Choice(k_center_greedy(rows, query_size, centers, shard=shard), scores)
         if self.normalize_rows:
             rows, centers = _unit_rows(rows), None if centers is None else _unit_rows(centers)
             if self.selection == "k_center":  # all are equally far from the origin: start where the score is highest
                 first = int(scores.argmax())
                 rows = torch.where(scores[:, None] > 0, rows, rows[first])  # what does not move has no new direction
-                return Query(k_center_greedy(rows, query_size, centers, first), scores)
-        return Query(select_rows(self.selection, rows, query_size, generator, centers), scores)
+                return Choice(k_center_greedy(rows, query_size, centers, first), scores)
+        return Choice(select_rows(self.selection, rows, query_size, generator, centers), scores)
 
     def deviations(self, candidates: Candidates, generator: torch.Generator) -> Tensor:
         """Return the row of each candidate: (size, W).
@@ -217,88 +209,43 @@ class NoiseStability(Acquisition):
         num_rows = candidates.size if shard is None else len(shard.indices)
         if len(groups) > 1 and candidates.labeled is not None:
             num_rows += candidates.labeled.size
-        observable = self.looks_at(candidates.observable)
-        if self._sketches(candidates.model, observable):
-            state = generator.get_state()
-            for one_by_one in self._ways(candidates.model):
-                try:
-                    return self._sketched(candidates.model, groups, observable, generator, num_rows, one_by_one)
-                except UnsupportedModuleError as error:
-                    if self.estimator != "auto":
-                        raise
-                    refusal = error
-                    logger.info(f"estimator='auto' cannot take the gradient sketch{_SAID[one_by_one]}: {error}")
-                    generator.set_state(state)
-            logger.warning(f"estimator='auto' takes finite differences: {refusal}")
-        method = FiniteDifferences(
+        estimators, why = self._estimators(candidates.model, self.looks_at(candidates.observable))
+        if self.estimator == "auto":
+            logger.info(f"estimator='auto' takes {estimators[0].name}: {why}.")
+        return first_that_can(estimators, candidates.model, groups, generator, num_rows)
+
+    def _estimators(self, model: nn.Module, observable: Observable) -> tuple[list[Estimator], str]:
+        """Return the estimators to try, first choice first, and why "auto" chooses the first."""
+        sketch = SketchedGradients(
+            self.noise_scale,
+            self.parameter_filter,
+            observable,
+            self.num_projections,
+            self.num_output_projections,
+            self.one_by_one,
+            self.lower_precision,
+        )
+        published = FiniteDifferences(
             self.noise_scale, self.num_perturbations, self.parameter_filter, observable, self.max_feature_dim
         )
-        return method.deviations(candidates.model, groups, generator, num_rows)
-
-    def _sketches(self, model: nn.Module, observable: Observable) -> bool:
-        """Return whether the gradient sketch is to be used, and log why."""
-        sketches, why = self._choice(model, observable)
-        if self.estimator == "auto":
-            logger.info(f"estimator='auto' takes {'the gradient sketch' if sketches else 'finite differences'}: {why}.")
-        return sketches
-
-    def _choice(self, model: nn.Module, observable: Observable) -> tuple[bool, str]:
-        """Return whether the gradient sketch is to be used, and why "auto" chooses so."""
         if self.estimator != "auto":
-            return self.estimator == "gradient_sketch", ""
-        unsupported = [] if self.one_by_one else unsupported_tensors(model, self.parameter_filter)
-        passes = num_backward_passes(model, observable, self.num_output_projections)
-        rival = f"the {self.num_perturbations + 1} forward passes of finite differences"
-        if unsupported:
-            return False, f"the gradient sketch has no rule for {', '.join(unsupported[:5])}, unless one_by_one=True"
-        if passes > self.num_perturbations:
-            return False, f"the number of backward passes, {passes}, is not below {rival}"
+            return [sketch if self.estimator == "gradient_sketch" else published], ""
+        passes, rival = sketch.cost(model), published.cost(model)
+        if why_not := sketch.why_not(model):
+            return [published], why_not
+        compared = f"below the {rival} forward passes of finite differences"
+        if passes >= rival:
+            return [published], f"the number of backward passes, {passes}, is not {compared}"
         possible = "examples pass one by one" if self.one_by_one else "every perturbed module is supported"
-        return True, f"{possible}, and the number of backward passes, {passes}, is below {rival}"
-
-    def _ways(self, model: nn.Module) -> tuple[bool, ...]:
-        """Return whether the sketch is to take examples one by one, first choice first.
-
-        One by one keeps a CPU as busy as whole batches do, and not a GPU: there it has to be asked for.
-        """
+        # One by one keeps a CPU as busy as whole batches do, and not a GPU: there it has to be asked for.
         on_cpu = next(model.parameters()).device.type == "cpu" and not is_sharded(model)
-        return (False, True) if self.estimator == "auto" and not self.one_by_one and on_cpu else (self.one_by_one,)
-
-    def _sketched(
-        self,
-        model: nn.Module,
-        groups: list[Observe],
-        observable: Observable,
-        generator: torch.Generator,
-        num_rows: int,
-        one_by_one: bool,
-    ) -> list[Tensor]:
-        width = self.num_projections
-        refuse_beyond_memory(num_rows, width, _NARROWER_SKETCH)
-        logger.info(
-            f"Gradient sketch{_SAID[one_by_one]}: features take {num_rows * width * 4 / 1e6:.1f} MB on this process "
-            f"({num_rows} x {width}), and a batch's activations are kept for its backward pass, as in training."
-        )
-        with full_precision(model, gathered_as=self.lower_precision):
-            sketch = GradientSketch(
-                model,
-                self.noise_scale,
-                generator,
-                self.parameter_filter,
-                observable,
-                self.num_projections,
-                self.num_output_projections,
-                one_by_one,
-            )
-            device_type = next(model.parameters()).device.type
-            lower = self.lower_precision
-            with nullcontext() if lower is None else torch.autocast(device_type, lower):
-                return [observe(sketch, "gradient sketch") for observe in groups]
+        alone = [replace(sketch, one_by_one=True)] if on_cpu and not self.one_by_one else []
+        return [sketch, *alone, published], f"{possible}, and the number of backward passes, {passes}, is {compared}"
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"Unknown {name} {value!r}. Use one of {', '.join(choices)}.")
+        raise Refusal(f"Unknown {name} {value!r}. Use one of {', '.join(choices)}.")
 
 
 def _unit_rows(rows: Tensor) -> Tensor:

@@ -8,15 +8,15 @@ import torch
 
 from ..selection.checks import check_size
 from ..selection.choosing import top_k
-from .base import Acquisition, Candidates, Query
+from .base import Acquisition, Candidates, Choice
 
 
 @dataclass(frozen=True)
 class RandomSampling(Acquisition):
     """Choose uniformly, without looking at the model."""
 
-    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice:
         """Return `query_size` candidates drawn uniformly; the scores are the random numbers that drew them."""
         check_size(query_size, candidates.size)
         scores = torch.rand(candidates.size, generator=generator, dtype=torch.float64)
-        return Query(top_k(scores, query_size), scores)
+        return Choice(top_k(scores, query_size), scores)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from ..refusals import Refusal
+
 
 def entropy(probabilities: Tensor) -> Tensor:
     """Return the Shannon entropy in nats: (..., C) -> (...,)."""
@@ -46,5 +48,5 @@ def bald(probabilities: Iterable[Tensor]) -> Tensor:
         wide = sample.double()
         total, entropies = total + wide, entropies + entropy(wide)
     if not count:
-        raise ValueError("The mutual information needs at least one sample of class probabilities, got none.")
+        raise Refusal("The mutual information needs at least one sample of class probabilities, got none.")
     return (entropy(total / count) - entropies / count).clamp(min=0).to(sample.dtype)

@@ -12,7 +12,7 @@ from ..observables.base import Observable, is_multi_label, probabilities
 from ..observables.parts import ProbabilitiesOfParts, mean_over_parts
 from ..selection.checks import check_finite, check_size
 from ..selection.choosing import top_k
-from .base import Acquisition, Candidates, Query
+from .base import Acquisition, Candidates, Choice
 from .uncertainty import entropy, least_confidence, margin
 
 
@@ -27,11 +27,11 @@ class UncertaintySampling(Acquisition):
         """Return the class probabilities, of each part of an example where the task has parts."""
         return observable if isinstance(observable, ProbabilitiesOfParts) else probabilities
 
-    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Query:
+    def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice:
         """Return the `query_size` most uncertain candidates."""
         check_size(query_size, candidates.size)
         scores = self._scores(candidates)
-        return Query(top_k(scores, query_size), scores)
+        return Choice(top_k(scores, query_size), scores)
 
     def _scores(self, candidates: Candidates) -> Tensor:
         if isinstance(candidates.observable, ProbabilitiesOfParts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..pool.pool import Label
+from ..refusals import Refusal
 from .base import Annotator
 
 
@@ -23,5 +24,5 @@ class HeldOutLabels(Annotator):
         """Return the held-out labels of `rows`."""
         outside = [row for row in rows if row not in self.labels]
         if outside:
-            raise ValueError(f"Row {outside[0]} has no held-out label: there are {len(self.labels)} of them.")
+            raise Refusal(f"Row {outside[0]} has no held-out label: there are {len(self.labels)} of them.")
         return [self.labels[row] for row in rows]

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..exchange.label_lines import LabelLine, query_files, read_label_lines, shortened
 from ..pool.label_values import Classes, UnknownClass, number_in, plain_text
 from ..pool.pool import Label
+from ..refusals import Refusal
 from .base import Annotator
 
 logger = logging.getLogger(__name__)
@@ -86,14 +87,14 @@ class LabelFile(Annotator):
             files = query_files(self.path) if self.path.is_dir() else [self.path]
             return [file for file in files if file.exists()]
         except OSError as error:
-            raise ValueError(
+            raise Refusal(
                 f"Cannot read {self.path}: {error.strerror or error}. Name a file or folder that can be read."
             ) from error
 
     def _lines(self) -> list[LabelLine]:
         files = self._files()
         if not files:
-            raise ValueError(f"There is no label file {self.path}.")
+            raise Refusal(f"There is no label file {self.path}.")
         return [line for file in files for line in read_label_lines(file)]
 
     def _checked(self, lines: Sequence[LabelLine], rows: Sequence[int]) -> dict[int, Label]:
@@ -103,7 +104,7 @@ class LabelFile(Annotator):
         for line in labeled:
             other = first.setdefault(line.row, line)
             if other is not line and not self._agree(other, line):
-                raise ValueError(
+                raise Refusal(
                     f"{line.place}: row {line.row} has two labels, {shortened(other.label)} and "
                     f"{shortened(line.label)}. The other is in {other.place}: leave one of them."
                 )
@@ -121,14 +122,14 @@ class LabelFile(Annotator):
             return True
         return self._known is not None and self._known.agree(one.row, one.label, other.label)
 
-    def _nothing_for(self, missing: Sequence[int], asked: int, lines: Sequence[LabelLine]) -> ValueError:
+    def _nothing_for(self, missing: Sequence[int], asked: int, lines: Sequence[LabelLine]) -> Refusal:
         asking = [line.path for line in lines if line.row == missing[0]]
         told = self._known.told.values() if self._known is not None else ()
         example = {"row": missing[0], "label": next(iter(told), 0)}
         remedy = f"Add a line such as {json.dumps(example, ensure_ascii=False)} for each"
         if self.path.is_dir():
             remedy = f"Fill in the labels in {asking[-1]}" if asking else f"{remedy} to {self._files()[-1]}"
-        return ValueError(
+        return Refusal(
             f"{self.path} has no label for {len(missing)} of the {asked} rows asked for, the first is row "
             f"{missing[0]}. {remedy}, then resume; nothing that was labeled is lost."
         )
@@ -168,7 +169,7 @@ def _refuse_unknown_rows(lines: Sequence[LabelLine], known: KnownRows) -> None:
     """Raise ValueError where a label is that of no row; tell which labels are of no use."""
     for line in lines:
         if known.size is not None and not 0 <= line.row < known.size:
-            raise ValueError(
+            raise Refusal(
                 f"{line.place}: there is no row {line.row}: rows are 0 to {known.size - 1}. Correct the row, or remove "
                 "the line."
             )
@@ -185,17 +186,17 @@ def _refuse_other_label(line: LabelLine, known: KnownRows) -> None:
     try:
         known.read(line.row, line.label)
     except UnknownClass as error:
-        raise ValueError(
+        raise Refusal(
             f"{line.place}: {error} If it is a new class, go on with `--new_classes allow` (`--resume_from_checkpoint "
             "true`), or list it in `class_names` behind the others."
         ) from error
     except ValueError as error:
-        raise ValueError(f"{line.place}: {error}") from error
+        raise Refusal(f"{line.place}: {error}") from error
     except Exception as error:  # what is typed may send a reader of pictures anywhere
-        raise ValueError(f"{line.place}: the label {shortened(line.label)} cannot be read ({error!r}).") from error
+        raise Refusal(f"{line.place}: the label {shortened(line.label)} cannot be read ({error!r}).") from error
     told = known.told.get(line.row, line.label)
     if line.label != told and not known.agree(line.row, line.label, told):
-        raise ValueError(
+        raise Refusal(
             f"{line.place}: row {line.row} has the label {shortened(line.label)}, and in the run it has "
             f"{shortened(told)}. Put {shortened(told)} back; or, for a run that learns from the new label, start "
             "afresh (`--start_afresh true`), or mend the data where the old one stands there."

@@ -18,8 +18,9 @@ def main(words: Sequence[str]) -> None:
     """Print the table of curves, or their numbers as JSON, and draw them where asked to."""
     options = read_options(_parser(), words)
     # not at the top: NumPy, SciPy and Matplotlib take a second, and the help needs none of them
-    from ..experiments.learning_curve import compare, format_table, to_json
+    from ..experiments.comparison import compare, to_json
     from ..experiments.plotting import FORMATS, plot_curves
+    from ..experiments.tables import format_table
 
     if options.plot is not None and options.plot.suffix.lower() not in FORMATS:
         raise InvalidArgument(f"Cannot draw {options.plot}: name a file that ends in one of {', '.join(FORMATS)}.")
@@ -43,12 +44,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def curves_of(runs: Sequence[Path]) -> list[LearningCurve]:
     """Return the curve of every run; a folder of repeated runs stands for all of them."""
-    from ..experiments.learning_curve import FILE_NAME, LearningCurve
+    from ..experiments.learning_curve import LearningCurve
+    from ..files.run_names import CURVE_FILE
     from ..run_folder.earlier_run import is_kept
 
     curves = []
     for run in runs:
-        inside = sorted(run.glob(f"*/{FILE_NAME}")) if run.is_dir() and not (run / FILE_NAME).exists() else []
+        inside = sorted(run.glob(f"*/{CURVE_FILE}")) if run.is_dir() and not (run / CURVE_FILE).exists() else []
         inside = [path for path in inside if not is_kept(path.parent)]
         curves += [LearningCurve.load(path) for path in inside or [run]]
     return curves

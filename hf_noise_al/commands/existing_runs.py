@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..experiments.learning_curve import FILE_NAME, LearningCurve
-from ..files.run_names import STATE_FILE
+from ..experiments.learning_curve import LearningCurve
+from ..files.run_names import CARD_FILE, CURVE_FILE, STATE_FILE
 from ..run_folder.fingerprint import argument_fingerprint, fingerprint_defaults
 from ..run_folder.state_file import refuse_other_run
 from ..settings.arguments import RunArguments
 from ..settings.recipe import InvalidArgument
 from .prepare import Settings, refusing
-from .run_curve import CARD
 from .run_settings import refuse_other_inputs, settings_of
 
 
@@ -55,7 +54,7 @@ def refuse_other_settings(runs: Sequence[Settings]) -> None:
 
 def is_run(folder: Path) -> bool:
     """Return whether `folder` holds a run of which at least one round is trained."""
-    return (folder / FILE_NAME).exists()
+    return (folder / CURVE_FILE).exists()
 
 
 def is_finished(arguments: RunArguments) -> bool:
@@ -65,4 +64,4 @@ def is_finished(arguments: RunArguments) -> bool:
         rounds = len(LearningCurve.load(folder).points)
     except (OSError, ValueError):
         return False
-    return rounds >= arguments.num_rounds and (folder / CARD).exists()  # the card is written last
+    return rounds >= arguments.num_rounds and (folder / CARD_FILE).exists()  # the card is written last

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import NamedTuple
 
 from ..files.shown_text import printable
 from ..plugins import Registry
+from ..refusals import Refusal
 from ..settings.recipe import InvalidArgument, did_you_mean
 from .console import PACKAGE, log_lines_on_stderr, say, tell
 
@@ -62,11 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         how_to_go_on = getattr(interrupt, "how_to_go_on", None)
         tell(how_to_go_on(words) if how_to_go_on else "Interrupted.")
         return INTERRUPTED
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        if not _is_refusal(error):
-            raise
+    except Refusal as refusal:
         logging.getLogger(PACKAGE).debug("Refused.", exc_info=True)
-        tell(f"hf-noise-al: {printable(str(error))}")
+        tell(f"hf-noise-al: {printable(str(refusal))}")
         return WRONG_INPUT
     return DONE
 
@@ -101,9 +98,3 @@ def part_from_other_processes() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Return whether the library itself raised `error`, as a message to the user, rather than something under it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, InvalidArgument) or Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])

@@ -22,11 +22,12 @@ from ..loading.data import hide_progress_bars, load_data, load_pool
 from ..loading.models import checkpoint_classes, load_model_config, model_factory
 from ..pool.places import Source
 from ..pool.problem_type import MULTI_LABEL
+from ..refusals import Refusal
 from ..run_folder.state_file import classes_of
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments
 from ..settings.recipe import InvalidArgument, did_you_mean
 from ..tasks import TASKS, Prepared, Targets, Task
-from ..tasks.metrics import check_best_metric, curve_metric
+from ..tasks.curve_metric import check_best_metric, curve_metric
 from ..trainer import ActiveTrainer
 from ..upstream.unsupported import refuse_unwritable_folder
 from .run_curve import CurveWriter, empty_curve, metric_names
@@ -205,7 +206,7 @@ def _arranged(task: Task, model: ModelArguments, training: RunArguments, size: i
             logger.info(f"{training.label_file} names new classes: {listed(new, 12)} (`new_classes: allow`).")
         targets = targets.arranged((*targets.class_names, *new))
     if before and len(targets.class_names) > len(before) and targets.problem_type == MULTI_LABEL:
-        raise ValueError(
+        raise Refusal(
             f"A run whose rows may have several classes cannot get new ones ({listed(targets.class_names, 12)}). Start "
             "afresh with all of them in `class_names` and the same label file (`--start_afresh true`): the answers in "
             "it are used again."
@@ -224,22 +225,22 @@ def refuse_settings(runs: Sequence[Settings]) -> None:
 
 def _task(name: str) -> Task:
     if name not in TASKS:
-        raise ValueError(f"Unknown `task` {name}.{did_you_mean(name, list(TASKS))} There are: {', '.join(TASKS)}.")
+        raise Refusal(f"Unknown `task` {name}.{did_you_mean(name, list(TASKS))} There are: {', '.join(TASKS)}.")
     return TASKS[name]
 
 
 def _refuse_settings(task: Task, data: DataArguments, training: RunArguments) -> None:
     if not data.validation_fraction and training.eval_folds is None:
-        raise ValueError(
+        raise Refusal(
             "`validation_fraction` is 0, so that nothing may be left to measure rounds with. Set it between 0 and 1, "
             "or measure on the labeled rows with `eval_folds`, such as 5."
         )
     why = task.refused_acquisitions.get(training.acquisition)
     if why is not None:
         others = ", ".join(sorted(ACQUISITIONS.keys() - task.refused_acquisitions.keys()))
-        raise ValueError(f"The acquisition {training.acquisition} cannot work on {task.name}: {why}. Use {others}.")
+        raise Refusal(f"The acquisition {training.acquisition} cannot work on {task.name}: {why}. Use {others}.")
     if task.compute_loss is not None and training.label_smoothing_factor:
-        raise ValueError(
+        raise Refusal(
             f"`label_smoothing_factor` is {training.label_smoothing_factor}: it has no effect on {task.name}, whose "
             "loss is its own. Leave it out."
         )

@@ -8,18 +8,12 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ..experiments.learning_curve import (
-    FILE_NAME,
-    Comparison,
-    LearningCurve,
-    compare,
-    format_rounds,
-    format_table,
-    to_json,
-)
+from ..experiments.comparison import Comparison, compare, to_json
+from ..experiments.learning_curve import LearningCurve
 from ..experiments.plotting import plot_curves
+from ..experiments.tables import format_rounds, format_table
 from ..files.atomic import write_atomically
-from ..files.run_names import STATE_FILE
+from ..files.run_names import COMPARISON_FILE, CURVE_FILE, PICTURE_FILE, STATE_FILE
 from ..files.shown_text import one_line
 from ..settings.acquisition_flags import without_options
 from ..settings.arguments import RunArguments
@@ -33,8 +27,6 @@ from .recipes import recipe_and_flags
 from .settings_help import describe_settings, wants_help
 
 logger = logging.get_logger(__name__)
-
-PICTURE = "learning_curve.png"
 
 
 def main(words: Sequence[str]) -> None:
@@ -110,8 +102,8 @@ def _train(job: Job) -> str:
     job.trainer.save_model()
     curve = replace(job.curve, points=tuple(map(asdict, job.trainer.history)))
     if job.trainer.is_world_process_zero():
-        curve.save(job.folder / FILE_NAME)
-        _draw(compare([curve]), job.folder / PICTURE)
+        curve.save(job.folder / CURVE_FILE)
+        _draw(compare([curve]), job.folder / PICTURE_FILE)
     card = {"dataset": curve.dataset, "tasks": TASKS[curve.task].hub_name or curve.task.replace("_", "-")}
     if job.arguments.push_to_hub:
         job.trainer.push_to_hub(**card)
@@ -122,9 +114,9 @@ def _train(job: Job) -> str:
 
 def _compare_repeats(folder: Path, runs: Sequence[Path]) -> str:
     comparisons = compare([LearningCurve.load(run) for run in runs])
-    write_atomically(folder / "comparison.json", to_json(comparisons))
-    drawn = _draw(comparisons, folder / PICTURE)
-    return format_table(comparisons) + (f"\n\nThe picture is {folder / PICTURE}" if drawn else "")
+    write_atomically(folder / COMPARISON_FILE, to_json(comparisons))
+    drawn = _draw(comparisons, folder / PICTURE_FILE)
+    return format_table(comparisons) + (f"\n\nThe picture is {folder / PICTURE_FILE}" if drawn else "")
 
 
 def _draw(comparisons: Sequence[Comparison], file: Path) -> bool:
@@ -134,7 +126,7 @@ def _draw(comparisons: Sequence[Comparison], file: Path) -> bool:
     except Exception as error:
         logger.warning(
             f"Cannot draw {file}: {one_line(error, 200)}. The run is complete without it; draw it later with "
-            f"`hf-noise-al compare {file.parent} --plot {PICTURE}`."
+            f"`hf-noise-al compare {file.parent} --plot {PICTURE_FILE}`."
         )
         return False
     return True

@@ -11,19 +11,19 @@ from transformers import TrainerControl, TrainerState
 from transformers.utils import logging
 
 from ..callbacks import ActiveTrainerCallback
-from ..experiments.learning_curve import FILE_NAME, LearningCurve
+from ..experiments.learning_curve import LearningCurve
+from ..files.run_names import CARD_FILE, CURVE_FILE
 from ..measuring.intervals import measured_on
 from ..pool.problem_type import REGRESSION
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments
 from ..tasks import Targets, Task
-from ..tasks.metrics import GLUE_METRICS, is_greater_better
+from ..tasks.curve_metric import is_greater_better
+from ..tasks.measures import GLUE_METRICS
 from ..tasks.targets import SINGLE_LABEL
 from ..training_args import ActiveTrainingArguments
 from .run_settings import save_settings
 
 logger = logging.get_logger(__name__)
-
-CARD = "README.md"
 
 
 class CurveWriter(ActiveTrainerCallback):
@@ -40,9 +40,9 @@ class CurveWriter(ActiveTrainerCallback):
     ) -> None:
         """Write the points of all rounds so far."""
         if state.is_world_process_zero:
-            (self.folder / CARD).unlink(missing_ok=True)
+            (self.folder / CARD_FILE).unlink(missing_ok=True)
             save_settings(self.settings, self.folder)
-            replace(self.curve, points=tuple(map(asdict, kwargs["history"]))).save(self.folder / FILE_NAME)
+            replace(self.curve, points=tuple(map(asdict, kwargs["history"]))).save(self.folder / CURVE_FILE)
             record, metric = kwargs["record"], self.curve.metric
             logger.info(
                 f"round {record.round}: {record.num_labeled} labels, "

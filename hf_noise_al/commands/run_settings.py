@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..files.atomic import write_atomically
+from ..files.run_names import SETTINGS_FILE
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments
 from ..settings.recipe import InvalidArgument
 
-FILE_NAME = "settings.json"
 PATHS = ("dataset_name", "model_name_or_path", "processor_name_or_path")
 """Settings that may be paths: one folder may be written in several ways."""
 
@@ -27,13 +27,13 @@ def settings_of(model: ModelArguments, data: DataArguments, training: RunArgumen
 
 def save_settings(settings: Mapping[str, Any], folder: Path) -> None:
     """Write the file, in one step."""
-    write_atomically(folder / FILE_NAME, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(folder / SETTINGS_FILE, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
 def saved_class_names(folder: Path) -> list[str] | None:
     """Return the `class_names` that the run in `folder` was made with; None where it had none, or nothing is known."""
     try:
-        names = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["class_names"]
+        names = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["class_names"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return [str(name) for name in names] if isinstance(names, list) and names else None
@@ -46,7 +46,7 @@ def refuse_other_inputs(settings: Mapping[str, Any], folder: Path) -> None:
     not refused: what is left to be trained of it is compared by its state.
     """
     try:
-        saved = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        saved = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
         before = {name: saved.get(name, default) for name, default in {**dict.fromkeys(settings), **_later()}.items()}
         differing = [name for name in settings if not _same(name, before[name], settings[name])]
     except (OSError, ValueError, AttributeError):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..files.typed_text import read_typed_text
 from ..pool.label_values import is_missing
+from ..refusals import Refusal
 
 MAX_DEPTH = 8
 """How many brackets deep a line may be: a mask as rows of pixels needs four, and nothing else as many."""
@@ -63,7 +64,7 @@ def read_label_lines(path: Path) -> list[LabelLine]:
         try:
             lines.append(LabelLine(path, number, text.rstrip("\r"), _entry(text)))
         except (ValueError, RecursionError) as error:
-            raise ValueError(
+            raise Refusal(
                 f'{path}, line {number}: expected a JSON object with "row" and "label", found {text[:80]!r} '
                 f"({_reason(error)}). Mend the line."
             ) from error
@@ -89,21 +90,21 @@ def shortened(value: object) -> str:
 def _entry(text: str) -> dict[str, Any]:
     entry = json.loads(text, object_pairs_hook=_without_duplicates)
     if not isinstance(entry, dict):
-        raise ValueError("no object")
+        raise Refusal("no object")
     missing = [name for name in ("row", "label") if name not in entry]
     if missing:
-        raise ValueError(f"no `{missing[0]}`")
+        raise Refusal(f"no `{missing[0]}`")
     if isinstance(entry["row"], bool) or not isinstance(entry["row"], int):
-        raise ValueError("its row is not a whole number")
+        raise Refusal("its row is not a whole number")
     if _is_deeper(entry, MAX_DEPTH):
-        raise ValueError("too many brackets inside each other")
+        raise Refusal("too many brackets inside each other")
     return entry
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise Refusal("a key stands twice")
     return found
 
 

@@ -15,6 +15,7 @@ from datasets import Array2D, Array3D, Array4D, Array5D, Audio, ClassLabel, Data
 
 from ..files.atomic import set_aside, write_atomically
 from ..pool.columns import column_beside, is_text, item_feature
+from ..refusals import Refusal
 from .label_lines import LabelLine, query_files, read_label_lines, shortened
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def refuse_other_rows(dataset: Dataset, lines: Sequence[LabelLine]) -> None:
                 or (name in images and _is_image_of(found, value, dataset, images[name]))
             ):
                 continue
-            raise ValueError(
+            raise Refusal(
                 f"{line.place}: `{name}` is {shortened(found)}, and in row {line.row} of the data {shortened(value)}. "
                 f"The label may be that of another row: mend `row` or `{name}`, or leave `{name}` out."
             )

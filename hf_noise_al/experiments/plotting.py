@@ -8,7 +8,9 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ..files.shown_text import one_line
-from .learning_curve import Comparison, describe_rows, format_estimate
+from ..refusals import Refusal
+from .comparison import Comparison
+from .tables import describe_rows, format_estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +45,7 @@ def draw_curves(comparisons: Sequence[Comparison]) -> Figure:
     window system and to no pyplot state. Raises `ValueError` where there is nothing to draw.
     """
     if not comparisons:
-        raise ValueError("Nothing to draw. Pass what `compare` returned for at least one run.")
+        raise Refusal("Nothing to draw. Pass what `compare` returned for at least one run.")
     from matplotlib.figure import Figure  # takes a second to import
 
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..refusals import Refusal
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `content` to a temporary file beside `path`, flush it to the disk, and put it in the place of `path`."""
@@ -32,7 +34,7 @@ def append_at(path: Path, position: int, data: bytes) -> None:
     new = not path.exists()
     size = 0 if new else path.stat().st_size
     if size < position:
-        raise ValueError(f"{path} has {size} bytes where {position} were written. Restore it from a copy.")
+        raise Refusal(f"{path} has {size} bytes where {position} were written. Restore it from a copy.")
     with open(path, "wb" if new else "r+b") as file:
         file.truncate(position)
         file.seek(position)

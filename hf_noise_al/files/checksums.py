@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from ..refusals import Refusal
 from .atomic import write_atomically
 from .run_names import CHECKSUMS_FILE
 
@@ -27,7 +28,7 @@ def check_folder(folder: Path) -> None:
     A folder without checksums, as the first release left it, is taken as it is where it holds anything.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
-        raise ValueError(
+        raise Refusal(
             f"Cannot resume: the weights in {folder} are gone. Restore the folder, or start afresh in another "
             "`output_dir`."
         )
@@ -37,9 +38,9 @@ def check_folder(folder: Path) -> None:
         expected = dict(json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8")).items())
         wrong = [name for name in expected if _identity(folder / name) != expected[name]]
     except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(_damaged(folder, CHECKSUMS_FILE, str(error))) from error
+        raise Refusal(_damaged(folder, CHECKSUMS_FILE, str(error))) from error
     if wrong:
-        raise ValueError(_damaged(folder, wrong[0], "it is not what was written"))
+        raise Refusal(_damaged(folder, wrong[0], "it is not what was written"))
 
 
 def _damaged(folder: Path, name: str, reason: str) -> str:

@@ -6,6 +6,8 @@ import codecs
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..refusals import Refusal
+
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -15,7 +17,7 @@ _MARKS = {
 _BLOCK = 1 << 20
 
 
-class UnreadableFile(ValueError):
+class UnreadableFile(Refusal):
     """A file that somebody wrote and that cannot be used; the message says which, where, and what to do."""
 
 

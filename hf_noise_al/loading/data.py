@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from ..pool.columns import ID_COLUMN
 from ..pool.places import Source
+from ..refusals import Refusal
 from ..settings.arguments import DataArguments
 from ..settings.recipe import did_you_mean
 from .splits import load_splits
@@ -40,7 +41,7 @@ def load_pool(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -
     """Return the pool alone, every row of it, as it is stored."""
     pool = _split(_splits(arguments, label_columns), arguments.train_split, arguments.dataset_name or "", "train_split")
     if not len(pool):
-        raise ValueError(f"The split `{arguments.train_split}` of {arguments.dataset_name} is empty. Name another.")
+        raise Refusal(f"The split `{arguments.train_split}` of {arguments.dataset_name} is empty. Name another.")
     pool = _first_rows(pool, arguments.max_train_samples)
     return LoadedData(pool, {}, _source(pool, arguments))
 
@@ -71,7 +72,7 @@ def load_data(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -
     evaluation = {key: _first_rows(rows, arguments.max_eval_samples) for key, rows in evaluation.items()}
     for what, rows in {f"The split `{arguments.train_split}`": pool, **_described(evaluation)}.items():
         if not len(rows):
-            raise ValueError(f"{what} of {name} is empty. Name another split, or look at the file.")
+            raise Refusal(f"{what} of {name} is empty. Name another split, or look at the file.")
     return LoadedData(pool, evaluation, _source(pool, arguments), aside)
 
 
@@ -83,7 +84,7 @@ def hide_progress_bars() -> None:
 
 def _split(splits: Mapping[str, Dataset], split: str, name: str, argument: str) -> Dataset:
     if split not in splits:
-        raise ValueError(
+        raise Refusal(
             f"{name} has no split `{split}`.{did_you_mean(split, list(splits))} "
             f"Set `{argument}` to one of: {', '.join(splits)}."
         )
@@ -102,7 +103,7 @@ def _source(pool: Dataset, arguments: DataArguments) -> Source:
     path = Path(arguments.dataset_name or "").expanduser()
     named = arguments.id_column
     if named is not None and named not in pool.column_names:
-        raise ValueError(
+        raise Refusal(
             f"The data has no column `{named}` (`id_column`).{did_you_mean(named, pool.column_names)} "
             f"It has: {', '.join(pool.column_names)}."
         )
@@ -115,7 +116,7 @@ def _short_names(splits: list[str]) -> list[str]:
     if len(splits) == 1:
         return [""]
     if len(set(splits)) < len(splits):
-        raise ValueError(f"`eval_split` names a split twice: {', '.join(splits)}.")
+        raise Refusal(f"`eval_split` names a split twice: {', '.join(splits)}.")
     first = splits[0].split("_")
     same = next((at for at in range(len(first)) if any(s.split("_")[: at + 1] != first[: at + 1] for s in splits)), 0)
     return ["_".join(split.split("_")[same:]) or split for split in splits]

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..files.shown_text import first_line, listed
 from ..pool.problem_type import classes_of_config
+from ..refusals import Refusal
 from ..settings.arguments import ModelArguments
 from ..settings.recipe import did_you_mean
 
@@ -31,7 +32,7 @@ def load_model_config(arguments: ModelArguments, head: Mapping[str, Any]) -> Any
                 **head,
             )
         except (OSError, ValueError) as error:
-            raise ValueError(
+            raise Refusal(
                 f"Cannot load the model {arguments.model_name_or_path}: {first_line(error)} "
                 "Name a Hub id, or a folder with config.json."
             ) from error
@@ -39,16 +40,16 @@ def load_model_config(arguments: ModelArguments, head: Mapping[str, Any]) -> Any
     model_type = str(fields.pop("model_type", ""))
     known = list(transformers.CONFIG_MAPPING)
     if model_type not in known:
-        raise ValueError(f"Unknown `model_type` {model_type} in `model_config`.{did_you_mean(model_type, known)}")
+        raise Refusal(f"Unknown `model_type` {model_type} in `model_config`.{did_you_mean(model_type, known)}")
     default = AutoConfig.for_model(model_type)
     for name in fields:
         if not hasattr(default, name):
             near = did_you_mean(name, list(default.to_dict()))
-            raise ValueError(f"`model_config` has `{name}`, which a {model_type} configuration does not have.{near}")
+            raise Refusal(f"`model_config` has `{name}`, which a {model_type} configuration does not have.{near}")
     try:
         return AutoConfig.for_model(model_type, **fields, **head)
     except Exception as error:  # configurations raise what they like, in transformers 5 an error of huggingface_hub
-        raise ValueError(f"Cannot use `model_config`: {first_line(error.__cause__ or error)}") from error
+        raise Refusal(f"Cannot use `model_config`: {first_line(error.__cause__ or error)}") from error
 
 
 def model_factory(
@@ -64,7 +65,7 @@ def model_factory(
     has no head, or one for other classes, a new one is made; with `trained_head` that is refused.
     """
     if trained_head and arguments.model_name_or_path is None:
-        raise ValueError("A query needs a trained model. Name its folder with `model_name_or_path`.")
+        raise Refusal("A query needs a trained model. Name its folder with `model_name_or_path`.")
     config = load_model_config(arguments, head)
     if getattr(config, "pad_token_id", None) is None and pad_token_id is not None:
         config.pad_token_id = pad_token_id
@@ -80,7 +81,7 @@ def model_factory(
             return made
         model, new = _load_checkpoint(arguments, auto_model, config)
         if trained_head and (new or others):
-            raise ValueError(
+            raise Refusal(
                 f"{arguments.model_name_or_path} has no trained weights for this task: "
                 f"{', '.join(new) or 'its output head'} would be new ({config.num_labels} outputs"
                 f"{': ' + listed(asked, 12) if asked else ''}); its own classes are "
@@ -110,7 +111,7 @@ def _load_checkpoint(arguments: ModelArguments, auto_model: Any, config: Any) ->
                 dtype=torch.float32,
             )
     except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot load {arguments.model_name_or_path}: {first_line(error)}") from error
+        raise Refusal(f"Cannot load {arguments.model_name_or_path}: {first_line(error)}") from error
     return model, _new_weights(report)
 
 

@@ -9,6 +9,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerB
 from transformers.utils import logging
 
 from ..files.shown_text import first_line
+from ..refusals import Refusal
 from ..settings.arguments import ModelArguments
 from .models import load_model_config
 
@@ -19,13 +20,13 @@ def load_tokenizer(arguments: ModelArguments, **options: Any) -> PreTrainedToken
     """Return the tokenizer of the model, made with `options` beside its own."""
     source = arguments.processor_name_or_path or arguments.model_name_or_path
     if source is None:
-        raise ValueError("A model made from `model_config` has no tokenizer. Name one with `processor_name_or_path`.")
+        raise Refusal("A model made from `model_config` has no tokenizer. Name one with `processor_name_or_path`.")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, revision=arguments.model_revision, trust_remote_code=arguments.trust_remote_code, **options
         )
     except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot load the tokenizer of {source}: {first_line(error)}") from error
+        raise Refusal(f"Cannot load the tokenizer of {source}: {first_line(error)}") from error
     return tokenizer
 
 
@@ -53,7 +54,7 @@ def _own_image_processor(arguments: ModelArguments, needed: bool) -> Any | None:
     source = arguments.processor_name_or_path or arguments.model_name_or_path
     if source is None:
         if needed:
-            raise ValueError("A model made from `model_config` has no image processor. Set `image_size`, such as 32.")
+            raise Refusal("A model made from `model_config` has no image processor. Set `image_size`, such as 32.")
         return None
     pillow = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
     try:
@@ -63,7 +64,7 @@ def _own_image_processor(arguments: ModelArguments, needed: bool) -> Any | None:
         )
     except (OSError, ValueError) as error:
         if needed or arguments.processor_name_or_path is not None:
-            raise ValueError(
+            raise Refusal(
                 f"Cannot load the image processor of {source}: {first_line(error)} Set `image_size` to do without one."
             ) from error
         return None

@@ -21,6 +21,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetsError
 
 from ..files.shown_text import first_line
 from ..files.typed_text import UnreadableFile
+from ..refusals import Refusal
 from ..settings.arguments import DataArguments
 from .csv_files import read_csv_files
 from .json_files import has_mixed_columns, read_json_files, refuse_other_text
@@ -36,11 +37,11 @@ def load_splits(
     path = Path(name).expanduser()
     if name.startswith("sklearn:"):
         if name != "sklearn:digits":
-            raise ValueError(f"Unknown bundled data {name}. Only `sklearn:digits` comes with the library.")
+            raise Refusal(f"Unknown bundled data {name}. Only `sklearn:digits` comes with the library.")
         return load_digits_images(), True
     known = path.suffix.lower() in _BUILDERS
     if not path.exists() and (known or name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ValueError(f"There is no file or folder {name}. Correct `dataset_name`.")
+        raise Refusal(f"There is no file or folder {name}. Correct `dataset_name`.")
     try:
         if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
             loaded = load_from_disk(path)
@@ -55,7 +56,7 @@ def load_splits(
         raise
     except (OSError, ValueError, RuntimeError, StopIteration, DatasetsError) as error:
         what = "" if path.exists() else " Is the Hub reachable, and the id right? A local folder or file works too."
-        raise ValueError(f"Cannot load the data set {name}: {_load_failure(error, path)}{what}") from error
+        raise Refusal(f"Cannot load the data set {name}: {_load_failure(error, path)}{what}") from error
     if isinstance(loaded, Dataset):
         return {arguments.train_split: loaded}, path.exists()
     return loaded, path.exists()
@@ -150,5 +151,5 @@ def _load_failure(error: BaseException, path: Path) -> str:
 
 def _builder(path: Path) -> str:
     if path.suffix.lower() not in _BUILDERS:
-        raise ValueError(f"Cannot read {path}: `{path.suffix}` is none of {', '.join(_BUILDERS)}.")
+        raise Refusal(f"Cannot read {path}: `{path.suffix}` is none of {', '.join(_BUILDERS)}.")
     return _BUILDERS[path.suffix.lower()]

@@ -10,6 +10,7 @@ from datasets import ClassLabel, Dataset
 from transformers.utils import logging
 
 from ..files.shown_text import listed
+from ..refusals import Refusal
 from ..settings.recipe import did_you_mean
 
 logger = logging.get_logger(__name__)
@@ -34,7 +35,7 @@ def without_labels_of(
     names = sorted({label for part in labels.values() for label in part if label is not None})
     if not count:
         if required:
-            raise ValueError(
+            raise Refusal(
                 f"{root} has no images in a folder `{folder}` (`unlabeled_folder`).{did_you_mean(folder, names)} Its "
                 f"folders are: {listed(names, 12)}."
             )

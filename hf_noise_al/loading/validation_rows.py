@@ -9,6 +9,7 @@ from datasets import ClassLabel, Dataset
 from transformers.utils import logging
 
 from ..pool.label_values import classes_found, is_missing
+from ..refusals import Refusal
 from ..settings.arguments import DataArguments
 
 logger = logging.get_logger(__name__)
@@ -21,15 +22,15 @@ def set_aside(pool: Dataset, arguments: DataArguments, label_columns: Sequence[s
     therefore stay so when labels are added to the file.
     """
     if len(pool) < 2:
-        raise ValueError(f"{arguments.dataset_name} has {len(pool)} rows: too few for a pool and rows to measure with.")
+        raise Refusal(f"{arguments.dataset_name} has {len(pool)} rows: too few for a pool and rows to measure with.")
     if arguments.eval_split not in ([], ["validation"]):
-        raise ValueError(
+        raise Refusal(
             f"{arguments.dataset_name} has no split {', '.join(arguments.eval_split)}: `{arguments.train_split}` is "
             "all there is. Leave `eval_split` out to set rows aside, or pass a folder with a file for each split."
         )
     labeled = _labeled_rows(pool, arguments, label_columns)
     if not labeled:
-        raise ValueError(
+        raise Refusal(
             f"{arguments.dataset_name} has no other split and no row with a label: nothing to measure rounds with. "
             "Label some rows, or pass a folder with a file for each split."
         )

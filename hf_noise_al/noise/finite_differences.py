@@ -35,13 +35,23 @@ class FiniteDifferences:
     observable: Observable
     max_feature_dim: int
 
-    def deviations(
-        self, model: nn.Module, groups: list[Observe], generator: torch.Generator, num_rows: int
-    ) -> list[Tensor]:
-        """Return the deviations of the examples that each of `groups` observes: (N, at most max_feature_dim).
+    @property
+    def name(self) -> str:
+        """What log lines call it."""
+        return "finite differences"
 
-        `num_rows` is how many these are together, on this process.
-        """
+    def cost(self, model: nn.Module) -> int:
+        """Return the number of forward passes."""
+        return self.num_perturbations + 1
+
+    def why_not(self, model: nn.Module) -> None:
+        """Return None: any model will do."""
+
+    def check_memory(self, num_rows: int) -> None:
+        """Do nothing: how wide rows are is known when the outputs of the model are, and checked then."""
+
+    def rows(self, model: nn.Module, groups: list[Observe], generator: torch.Generator, num_rows: int) -> list[Tensor]:
+        """Return the deviations of the examples that each of `groups` observes: (N, at most max_feature_dim)."""
         count = self.num_perturbations
         seed = generator.initial_seed()
 

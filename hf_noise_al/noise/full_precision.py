@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..processes.sharded_weights import gathered_dtypes, is_sharded, settle
+from ..refusals import Refusal
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
@@ -46,7 +47,7 @@ def check_sharded_precision(found: set[torch.dtype], allowed: torch.dtype | None
     low = found.intersection(LOW_PRECISION) - {allowed}
     if low:
         sketch = '{"estimator": "gradient_sketch", "autocast": "bfloat16"}'
-        raise ValueError(
+        raise Refusal(
             f"Noise stability computes in float32, and the sharded weights are {low.pop()} or become it where they are "
             "gathered, which cannot be switched off. Load the model in float32 and train without mixed precision "
             "(`mixed_precision: 'no'`, neither `bf16` nor `fp16`); where it is bfloat16, let the gradient sketch "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from ..refusals import Refusal
+
 
 def refuse_beyond_memory(num_rows: int, width: int, remedy: str) -> None:
     """Raise ValueError where `num_rows` rows of `width` float32 numbers take more than all memory of this machine.
@@ -13,7 +15,7 @@ def refuse_beyond_memory(num_rows: int, width: int, remedy: str) -> None:
     """
     total, needed = _total_memory(), 4 * num_rows * width
     if total is not None and needed > total:
-        raise ValueError(
+        raise Refusal(
             f"The features of {num_rows:,} rows, {width:,} numbers each, take {needed / 1e9:,.1f} GB on this process, "
             f"and this machine has {total / 1e9:,.1f} GB of memory. {remedy}"
         )

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from ..observables.base import names_in_base_model
 from ..processes.sharded_weights import check_layout, class_name, global_numel, local
+from ..refusals import Refusal
 from .full_precision import LOW_PRECISION
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def perturbed_tensors(model: nn.Module, parameter_filter: str = "weight") -> dic
             seen.add(id(parameter))
             chosen[_clean(name)] = parameter
     if not chosen:
-        raise ValueError(
+        raise Refusal(
             f"`parameter_filter={parameter_filter!r}` matches no parameter of {class_name(model)}. "
             f"Use one of {', '.join(PARAMETER_FILTERS)}, or a regular expression over names such as "
             f"{[name for name, _ in model.named_parameters()][:3]}."
@@ -81,7 +82,7 @@ def _matching(model: nn.Module, parameter_filter: str) -> Iterator[tuple[str, nn
     pattern = None if parameter_filter in PARAMETER_FILTERS else _compiled(parameter_filter)
     inside = names_in_base_model(model) if parameter_filter == "head" else set()
     if parameter_filter == "head" and not inside:
-        raise ValueError(
+        raise Refusal(
             f"`parameter_filter='head'` needs a model with a `base_model`, {class_name(model)} has none. "
             "Use a regular expression over parameter names."
         )
@@ -99,7 +100,7 @@ def _compiled(parameter_filter: str) -> re.Pattern[str]:
     try:
         return re.compile(parameter_filter)
     except re.error as error:
-        raise ValueError(
+        raise Refusal(
             f"`parameter_filter={parameter_filter!r}` is not a regular expression ({error}), and not one of "
             f"{', '.join(PARAMETER_FILTERS)}."
         ) from None
@@ -108,7 +109,7 @@ def _compiled(parameter_filter: str) -> re.Pattern[str]:
 def _check_plain(name: str, parameter: Tensor) -> None:
     held = local(parameter) if type(parameter) is DTensor else parameter
     if type(held) not in (nn.Parameter, Tensor) or parameter.dtype not in _PLAIN_TYPES:
-        raise ValueError(
+        raise Refusal(
             f"Cannot perturb {name}: it is a {type(parameter).__name__} of {parameter.dtype}, and noise needs plain "
             "floating-point weights. Load the model without quantization, or choose other tensors by "
             "`parameter_filter` (for LoRA on a quantized model: 'trainable')."

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..processes.generators import named_generator
 from ..processes.sharded_weights import global_norms, global_shape, local, local_part, settle
+from ..refusals import Refusal
 from .parameter_filter import perturbed_tensors
 
 MOST_NOISE = 1.0
@@ -60,9 +61,9 @@ def check_noise_scale(noise_scale: float) -> None:
     """Raise ValueError unless `noise_scale` is a positive number of at most `MOST_NOISE`."""
     number = isinstance(noise_scale, Real) and not isinstance(noise_scale, bool)
     if not number or not 0 < noise_scale < float("inf"):
-        raise ValueError(f"`noise_scale` must be a positive finite number, got {noise_scale!r}. The paper uses 1e-3.")
+        raise Refusal(f"`noise_scale` must be a positive finite number, got {noise_scale!r}. The paper uses 1e-3.")
     if noise_scale > MOST_NOISE:
-        raise ValueError(
+        raise Refusal(
             f"`noise_scale` must be at most {MOST_NOISE}, got {noise_scale!r}: it is relative, and at {MOST_NOISE} the "
             "noise on a weight tensor is as long as the tensor, so that outputs would tell of the noise alone. "
             "The paper uses 1e-3."

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..processes.sharded_weights import class_name
+from ..refusals import Refusal
 
 Observable: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 """``(model, inputs) -> (B, D)``, one row per example of the batch."""
@@ -31,7 +32,7 @@ _HEAD_TYPES = ("Linear", "Conv1D", "Conv2d", "Conv1d", "Bilinear", "Embedding")
 def check_observable(observable: object) -> None:
     """Raise ValueError unless `observable` can be called."""
     if not callable(observable):
-        raise ValueError(
+        raise Refusal(
             f"`observable` must be a function of the model and its inputs, got {observable!r}. "
             "Pass one, such as `hf_noise_al.features`, or leave the setting out."
         )
@@ -122,14 +123,14 @@ def _class_probabilities(model: nn.Module, logits: Tensor) -> Tensor:
                 "These are classes of pixels: pass `segmentation_map` of `hf_noise_al.observables.pixels` as the "
                 "observable, and use 'noise_stability', 'entropy', 'margin', 'least_confidence' or 'core_set'."
             )
-        raise ValueError(
+        raise Refusal(
             f"Class probabilities need logits of shape (batch, classes), found {tuple(logits.shape)}. {remedy}"
         )
     if is_multi_label(model):
         return logits.sigmoid()
     if logits.shape[1] == 1 or _problem_type(model) == "regression":
         found = "one" if logits.shape[1] == 1 else "`problem_type='regression'`"
-        raise ValueError(
+        raise Refusal(
             f"Class probabilities need at least two outputs, one for each class, found {found}: this looks like a "
             "regression model. Use `features` as the observable, or an acquisition that needs no probabilities."
         )
@@ -149,7 +150,7 @@ def _logits_and_features(model: nn.Module, inputs: Mapping[str, Tensor]) -> tupl
         for handle in handles:
             handle.remove()
     if not called:
-        raise ValueError(
+        raise Refusal(
             f"Found no output head in {class_name(model)}: no linear layer or convolution ran outside its base "
             "model. Pass an `observable` of your own."
         )
@@ -191,7 +192,7 @@ def _logits(outputs: object) -> Tensor:
             found = None
     if not isinstance(found, Tensor):
         names = f" of {', '.join(map(repr, outputs))}" if isinstance(outputs, Mapping) else ""
-        raise ValueError(
+        raise Refusal(
             f"Found no logits in what the model returned: a {type(outputs).__name__}{names}. Let it return them as a "
             "tensor, as the first of a tuple, or as `logits`; or pass an `observable` of your own."
         )
@@ -209,7 +210,7 @@ def _rows_behind(logits: Tensor, inputs: Tensor, outputs: Tensor, word_starts: T
     if inputs.ndim == 4:
         inputs = inputs.mean(dim=(2, 3))
     if inputs.ndim != 2:
-        raise ValueError(
+        raise Refusal(
             f"The output head sees inputs of shape {tuple(inputs.shape)}, not one row per example. "
             "Pass an `observable` of your own."
         )

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from ..refusals import Refusal
 from .base import Observable, mean_where
 
 
@@ -37,7 +38,7 @@ def mean_over_parts(observable: ProbabilitiesOfParts, score: Callable[[Tensor], 
 def check_one_answer_each(observable: object, needs: str) -> None:
     """Raise ValueError where an example has an answer for every part; `needs` says what an acquisition does instead."""
     if isinstance(observable, ProbabilitiesOfParts):
-        raise ValueError(
+        raise Refusal(
             f"{needs}, and this model answers for every part of it, such as a word or a pixel. Use 'noise_stability', "
             "'entropy', 'margin', 'least_confidence', 'core_set' or 'random'."
         )

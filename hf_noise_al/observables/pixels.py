@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..refusals import Refusal
 from .base import model_outputs
 
 GRID = 16
@@ -40,7 +41,7 @@ def _probabilities(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Return class probabilities at every place of the model's output: (B, C, h, w)."""
     logits = model_outputs(model, inputs)
     if logits.ndim != 4:
-        raise ValueError(
+        raise Refusal(
             f"Class probabilities of pixels need logits of shape (batch, classes, height, width), found "
             f"{tuple(logits.shape)}. Use a model for semantic segmentation, or `probabilities` as the observable."
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..processes.generators import named_generator
+from ..refusals import Refusal
 from .base import WORD_STARTS, model_outputs
 
 NUM_SIGNS = 128
@@ -55,7 +56,7 @@ class WordProbabilities:
         logits = model_outputs(model, inputs)
         tokens = inputs["input_ids"]
         if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
-            raise ValueError(
+            raise Refusal(
                 f"Probabilities of words need logits of shape (batch, tokens, classes) for {tuple(tokens.shape)} "
                 f"tokens, found {tuple(logits.shape)}. Use a model for token classification."
             )

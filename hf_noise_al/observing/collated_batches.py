@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.utils.logging import get_logger
 
+from ..refusals import Refusal
 from .batches import row_lengths, split_batch, token_batches
 
 logger = get_logger(__name__)
@@ -131,7 +132,7 @@ def explaining_missing_labels(label_columns: Sequence[str]) -> Iterator[None]:
         missing = _missing_key(error)
         if missing not in label_columns:
             raise
-        raise ValueError(
+        raise Refusal(
             f"The data collator or the transform of `train_dataset` asks for {missing!r}, which the examples of a "
             "query do not have: a query never sees labels. Let it work without them, as the collators of transformers "
             "do."

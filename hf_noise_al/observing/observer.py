@@ -18,6 +18,7 @@ from ..observables.base import Observable
 from ..pool.columns import LABEL_COLUMNS
 from ..processes.row_shards import Shard
 from ..processes.sharded_weights import is_sharded
+from ..refusals import Refusal
 from .collated_batches import Batch, CollatedBatches
 from .out_of_memory import raise_on_all, with_smaller_batches
 from .progress import Progress
@@ -185,7 +186,7 @@ class Observer:
         bad = (~torch.isfinite(rows)).any(dim=1).nonzero()[:, 0].tolist()
         if bad:
             first = bad[0] if positions is None else positions[bad[0]]
-            raise ValueError(
+            raise Refusal(
                 f"The model's output for row {self.rows[first]} of `train_dataset` is NaN or infinite "
                 f"({len(bad)} of {len(rows)} rows are). Check that input and the training that came before: "
                 "a learning rate too high leaves such weights."
@@ -195,6 +196,4 @@ class Observer:
 
 def _check_rows(rows: Tensor, count: int) -> None:
     if rows.ndim != 2 or len(rows) != count:
-        raise ValueError(
-            f"An observable must return one row per example: ({count}, D) here, found {tuple(rows.shape)}."
-        )
+        raise Refusal(f"An observable must return one row per example: ({count}, D) here, found {tuple(rows.shape)}.")

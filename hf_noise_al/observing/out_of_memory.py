@@ -11,9 +11,10 @@ from accelerate.utils import find_executable_batch_size
 from accelerate.utils.memory import should_reduce_batch_size
 
 from ..noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from ..refusals import Refusal
 
 T = TypeVar("T")
-PORTABLE = (ValueError, UnsupportedModuleError)
+PORTABLE = (ValueError, Refusal, UnsupportedModuleError)
 """Errors that other processes raise as they are; any other becomes a RuntimeError there."""
 
 
@@ -47,7 +48,7 @@ def raise_on_all(error: Exception | None, accelerator: Accelerator, single_rows:
         return
     memory = [found for found in raised if should_reduce_batch_size(found)]
     if len(memory) == len(raised) and single_rows:
-        raise ValueError(
+        raise Refusal(
             "A single row does not fit into memory. Shorten rows (`max_seq_length`), or use another acquisition: "
             f"{raised[0]}"
         )

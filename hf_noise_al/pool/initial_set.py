@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..refusals import Refusal
 from .pool import Label
 
 
@@ -26,12 +27,12 @@ def initial_set(
         ValueError: there are not enough rows, or classes are needed and not known.
     """
     if not 1 <= size <= len(rows):
-        raise ValueError(f"Cannot choose an initial set of {size} of {len(rows)} unlabeled rows. Lower `initial_size`.")
+        raise Refusal(f"Cannot choose an initial set of {size} of {len(rows)} unlabeled rows. Lower `initial_size`.")
     order = torch.randperm(len(rows), generator=generator).tolist()
     if how == "random":
         return [rows[i] for i in order[:size]]
     if labels is None or not all(isinstance(label, int) for label in labels):
-        raise ValueError(
+        raise Refusal(
             f"`initial_selection={how!r}` needs held-out class labels, one number per row. "
             "Use 'random' where labels are not known, numbers on a scale, or several per row."
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from ..refusals import Refusal, retold
 from .label_values import Classes, is_missing, number_in
 from .pool import Label
 from .problem_type import MULTI_LABEL, REGRESSION
@@ -89,14 +90,14 @@ class LabelReader:
     def _several(self, plain: object) -> Label:
         """Return the classes of a row that may have several: a list of names, or one 0 or 1 for each class."""
         if not isinstance(plain, list | tuple):
-            raise ValueError(self._no_classes(plain))
+            raise Refusal(self._no_classes(plain))
         if all(isinstance(item, str) for item in plain) and (plain or self.classes is not None):
             if self.classes is None:
-                raise ValueError(self._no_classes(plain))
+                raise Refusal(self._no_classes(plain))
             chosen = {self._place(item) for item in plain}
             return [float(place in chosen) for place in range(len(self.classes))]
         if len(plain) != self.num_labels or any(isinstance(item, str) or item not in (0, 1) for item in plain):
-            raise ValueError(self._no_classes(plain))
+            raise Refusal(self._no_classes(plain))
         return [float(item) for item in plain]
 
     def _place(self, name: object) -> int:
@@ -104,7 +105,7 @@ class LabelReader:
         try:
             return self.classes.place(name)
         except ValueError as error:
-            raise type(error)(f"the label {error}") from None
+            raise retold(error, f"the label {error}") from None
 
     def _no_classes(self, plain: object) -> str:
         named = "the names of its classes, or " if self.classes is not None else ""
@@ -120,11 +121,11 @@ class LabelReader:
         if isinstance(plain, list | tuple) and plain and all(isinstance(value, int | float) for value in plain):
             plain = list(plain)
         elif isinstance(plain, bool) or not isinstance(plain, int | float):
-            raise ValueError(f"the label {plain!r} is not a number, a list of numbers or the name of a class.")
+            raise Refusal(f"the label {plain!r} is not a number, a list of numbers or the name of a class.")
         if is_missing(plain):
-            raise ValueError(f"the label {plain!r} stands for a missing label.")
+            raise Refusal(f"the label {plain!r} stands for a missing label.")
         if not all(_is_finite(value) for value in (plain if isinstance(plain, list) else [plain])):
-            raise ValueError(f"the label {plain!r} is not finite.")
+            raise Refusal(f"the label {plain!r} is not finite.")
         if self.problem_type == MULTI_LABEL:
             return self._several(plain)
         if self.problem_type == REGRESSION:
@@ -133,7 +134,7 @@ class LabelReader:
             self._refuse_list(plain)
         elif self.num_labels is not None:
             if plain != plain // 1 or not 0 <= plain < self.num_labels:
-                raise ValueError(f"the label {plain!r} is outside the model's {self.num_labels} classes.")
+                raise Refusal(f"the label {plain!r} is outside the model's {self.num_labels} classes.")
             plain = int(plain)
         return plain
 
@@ -142,10 +143,10 @@ class LabelReader:
             try:
                 return float(text)
             except ValueError:
-                raise ValueError(self._no_number(text)) from None
+                raise Refusal(self._no_number(text)) from None
         number = number_in(text.strip())
         if number is None:
-            raise ValueError(self._no_number(text))
+            raise Refusal(self._no_number(text))
         return int(number) if number == int(number) else float(number)
 
     def _no_number(self, plain: str) -> str:
@@ -161,7 +162,7 @@ class LabelReader:
         count = self.num_labels
         if isinstance(plain, list) != listed or (isinstance(plain, list) and len(plain) != (count or len(plain))):
             wanted = f"a list of {count} numbers, one per output" if listed else "one number"
-            raise ValueError(f"the label {plain!r} is not {wanted}.")
+            raise Refusal(f"the label {plain!r} is not {wanted}.")
         return [float(value) for value in plain] if isinstance(plain, list) else float(plain)
 
     def _refuse_list(self, plain: list[float]) -> None:
@@ -169,7 +170,7 @@ class LabelReader:
         fits = len(plain) == self.num_labels and all(isinstance(value, float) for value in plain)
         several = self.problem_type is None and fits
         if self.is_list is False or self.problem_type is not None or (self.one_answer and not several):
-            raise ValueError(
+            raise Refusal(
                 f"the label {plain!r} is a list, and the model takes one of {self.num_labels} classes for each row. "
                 "Give its name; for several at once set the model's `problem_type` to 'multi_label_classification'."
             )
@@ -188,15 +189,15 @@ def parse_tags(label: object, names: Sequence[str], num_words: int | None) -> li
     """
     plain = label.tolist() if hasattr(label, "tolist") else label
     if not isinstance(plain, list | tuple):
-        raise ValueError(f"{plain!r} is not a list of tags. Give a list with one tag for each word.")
+        raise Refusal(f"{plain!r} is not a list of tags. Give a list with one tag for each word.")
     if num_words is not None and len(plain) != num_words:
-        raise ValueError(f"found {len(plain)} tags for {num_words} words. Give one tag for each word.")
+        raise Refusal(f"found {len(plain)} tags for {num_words} words. Give one tag for each word.")
     classes, tags = _classes(tuple(names)), []
     for word, tag in enumerate(plain):
         try:
             tags.append(classes.place(tag))
         except ValueError as error:
-            raise type(error)(f"the tag of word {word}: {error}") from None
+            raise retold(error, f"the tag of word {word}: {error}") from None
     return tags
 
 
@@ -211,7 +212,7 @@ def _tag_numbers(tags: object, names: Sequence[str]) -> list[int]:
         return parse_tags(tags, names, None)
     for word, tag in enumerate(tags):
         if isinstance(tag, bool) or not isinstance(tag, int | float) or tag % 1 or not 0 <= tag < len(names):
-            raise ValueError(f"the tag of word {word}: {tag!r} is outside the {len(names)} classes.")
+            raise Refusal(f"the tag of word {word}: {tag!r} is outside the {len(names)} classes.")
     return [int(tag) for tag in tags]
 
 

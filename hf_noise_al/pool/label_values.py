@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from ..files.shown_text import listed, one_line
+from ..refusals import Refusal
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{1,300})?")
 MISSING, MISSING_CLASS = -100, -1
 """What the trainer takes as missing in any column; what data sets write where a class is missing."""
 
 
-class UnknownClass(ValueError):
+class UnknownClass(Refusal):
     """A name that is none of the classes."""
 
 
@@ -106,7 +107,7 @@ class Classes:
             tidy = name.strip()
             if not tidy or tidy in places:
                 found = f"the name {tidy!r} stands twice" if tidy else f"a name is empty ({name!r})"
-                raise ValueError(f"Cannot use the classes {listed(self.names, 12)}: {found}. Give each its own name.")
+                raise Refusal(f"Cannot use the classes {listed(self.names, 12)}: {found}. Give each its own name.")
             places[tidy] = place
             number = number_in(tidy)
             if number is not None:
@@ -152,7 +153,7 @@ class Classes:
         if len(named) == 1:
             return named[0]
         if _is_missing_number(number, text, self._places):
-            raise ValueError(f"{answer!r} stands for a missing label.")
+            raise Refusal(f"{answer!r} stands for a missing label.")
         if self._numbers or not 0 <= number < len(self.names) or number % 1:
             raise self._unknown(answer)
         if {name.lower() for name in self._places} == {"true", "false"}:
@@ -165,9 +166,9 @@ class Classes:
             raise self._unknown(answer)
         return found[0]
 
-    def _unknown(self, answer: object) -> ValueError:
+    def _unknown(self, answer: object) -> Refusal:
         if is_missing(answer, self._places):
-            return ValueError(f"{answer!r} stands for a missing label.")
+            return Refusal(f"{answer!r} stands for a missing label.")
         near = difflib.get_close_matches(str(answer).strip(), list(self._places), 1)
         meant = f" Did you mean {one_line(repr(near[0]))}?" if near else ""
         numbers = " A number is a name here." if self._numbers and not isinstance(answer, str) else ""
@@ -195,7 +196,7 @@ def classes_found(values: Iterable[object]) -> list[str]:
             names.add(str(value).strip())
         elif isinstance(value, int | float) and value == value:
             if isinstance(value, float) and not value.is_integer():
-                raise ValueError(f"{value!r} is no class: classes are whole numbers or text")
+                raise Refusal(f"{value!r} is no class: classes are whole numbers or text")
             names.add(plain_text(value))
     ordered = in_order(names - {"", str(MISSING)})
     if str(MISSING_CLASS) in names and not numbers_have_minus_one(ordered):

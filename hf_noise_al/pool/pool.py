@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
+from ..refusals import Refusal
+
 Label: TypeAlias = "int | float | str | list[int] | list[float]"
 
 
@@ -106,14 +108,14 @@ class Pool:
     def _add(self, annotation: Annotation) -> None:
         row = annotation.row
         if isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < self.size:
-            raise ValueError(f"Cannot label row {row!r}: rows of this pool are the integers 0 to {self.size - 1}.")
+            raise Refusal(f"Cannot label row {row!r}: rows of this pool are the integers 0 to {self.size - 1}.")
         if row in self.set_aside:
-            raise ValueError(
+            raise Refusal(
                 f"Cannot label row {row}: it is set aside, and what is measured on must not be trained on. Leave it "
                 "out."
             )
         if row in self._annotations:
-            raise ValueError(
+            raise Refusal(
                 f"Cannot label row {row} twice: it already has the label {self._annotations[row].label!r} "
                 f"(round {self._annotations[row].round})."
             )
@@ -131,5 +133,5 @@ class Pool:
 
 def _pairs(rows: Sequence[int], labels: Sequence[Label]) -> list[tuple[int, Label]]:
     if len(rows) != len(labels):
-        raise ValueError(f"Cannot label {len(rows)} rows with {len(labels)} labels: give one label per row.")
+        raise Refusal(f"Cannot label {len(rows)} rows with {len(labels)} labels: give one label per row.")
     return list(zip(rows, labels, strict=True))

@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 from datasets.table import InMemoryTable
 
 from ..files.shown_text import listed
+from ..refusals import Refusal, retold
 from .columns import ID_COLUMN, LABEL_COLUMNS, NUM_WORDS, column_beside, declared_classes, is_text, item_feature
 from .hashes import content_hash
 from .label_reader import LabelReader
@@ -111,7 +112,7 @@ class PoolDataset:
         config, own = getattr(model, "config", None), self.class_names
         named = classes_of_config(config)
         if own is not None and named is not None and own != [*named] and sorted(own) == sorted(named):
-            raise ValueError(
+            raise Refusal(
                 f"The data has the classes {listed(own, 12)}, and the model has them in another order: "
                 f"{listed(named, 12)}. Call `dataset.align_labels_with_mapping(model.config.label2id, "
                 f"{self.label_column!r})` for all data sets, or give the model the classes of the data."
@@ -163,7 +164,7 @@ class PoolDataset:
             try:
                 found.append(read(row, label))
             except ValueError as error:
-                raise type(error)(f"Cannot label {self.place_of(row)}: {error}") from None
+                raise retold(error, f"Cannot label {self.place_of(row)}: {error}") from None
         return found
 
     def place_of(self, row: int) -> str:
@@ -177,7 +178,7 @@ class PoolDataset:
         found = [operator.index(row) for row in rows]
         outside = [row for row in found if not 0 <= row < len(self)]
         if outside:
-            raise ValueError(f"`{role}` names row {outside[0]}: rows of `train_dataset` are 0 to {len(self) - 1}.")
+            raise Refusal(f"`{role}` names row {outside[0]}: rows of `train_dataset` are 0 to {len(self) - 1}.")
         return found
 
     @property
@@ -212,17 +213,17 @@ def _is_float(features: Features) -> bool:
 
 def _require_rows_and_columns(dataset: object, label_column: str | None, id_column: str | None) -> None:
     if not isinstance(dataset, Dataset):
-        raise ValueError(
+        raise Refusal(
             f"`train_dataset` must be a `datasets.Dataset`, got {type(dataset).__name__}. "
             "Rows need numbers: gather an iterable data set with `Dataset.from_list(list(stream.take(n)))`."
         )
     if len(dataset) == 0:
-        raise ValueError("`train_dataset` is empty: there is nothing to label.")
+        raise Refusal("`train_dataset` is empty: there is nothing to label.")
     columns = listed(dataset.column_names)
     if label_column is not None and label_column not in dataset.column_names:
-        raise ValueError(f"`train_dataset` has no column {label_column!r}. It has {columns}.")
+        raise Refusal(f"`train_dataset` has no column {label_column!r}. It has {columns}.")
     if id_column is not None and id_column not in dataset.column_names:
-        raise ValueError(f"`train_dataset` has no column {id_column!r} (`id_column`). It has {columns}.")
+        raise Refusal(f"`train_dataset` has no column {id_column!r} (`id_column`). It has {columns}.")
 
 
 def _without_labels(dataset: Dataset, label_column: str | None, found: list[str]) -> Dataset:

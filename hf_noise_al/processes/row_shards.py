@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..refusals import Refusal
+
 
 @dataclass(frozen=True, eq=False)
 class Shard:
@@ -57,19 +59,19 @@ class Shard:
         facts = self.gather(torch.tensor([fits, len(self.indices), int(self.indices.sum()), *kind])).long()
         wrong = (facts[:, 0] == 0).nonzero()[:, 0].tolist()
         if wrong:
-            raise ValueError(
+            raise Refusal(
                 f"Cannot use the shard of process {wrong[0]}. Its indices must be as many as its rows, ascending, "
                 f"distinct and between 0 and {self.size - 1}, the number of candidates less one."
             )
         held = facts[:, 1].tolist()
         if sum(held) != self.size or int(facts[:, 2].sum()) != self.size * (self.size - 1) // 2:
-            raise ValueError(
+            raise Refusal(
                 f"The processes hold {_listed(held)} rows of {self.size} candidates, which must be each candidate "
                 "once. Deal every candidate to exactly one process."
             )
         kinds = facts[facts[:, 1] > 0, 3:].unique(dim=0)
         if len(kinds) > 1:
-            raise ValueError(
+            raise Refusal(
                 f"The processes hold rows of {_listed(kinds[:, 0].tolist())} columns and "
                 f"{_listed(kinds[:, 1].tolist())} bytes a number. Give all rows the same columns and dtype."
             )

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
+from ..refusals import Refusal
+
 _RELEASES: weakref.WeakKeyDictionary[nn.Module, weakref.WeakMethod[Callable[[], object]]] = weakref.WeakKeyDictionary()
 
 
@@ -112,7 +114,7 @@ def check_layout(name: str, parameter: Tensor) -> None:
     if isinstance(parameter, DTensor):
         mesh, placements = parameter.device_mesh, parameter.placements
         if mesh.ndim != 1 or type(placements[0]) not in (Shard, Replicate):
-            raise ValueError(
+            raise Refusal(
                 f"Cannot perturb {name}: it is sharded as {placements} over a mesh of {mesh.ndim} dimensions, by "
                 "tensor, pipeline or context parallelism or hybrid sharding. Use FSDP2 alone (one mesh dimension), or "
                 "DistributedDataParallel."
@@ -121,7 +123,7 @@ def check_layout(name: str, parameter: Tensor) -> None:
         part = parameter.ds_tensor  # type: ignore[attr-defined]
         elsewhere = "nvme" in str(getattr(part, "final_location", None))
         if elsewhere or getattr(parameter, "ds_secondary_tensor", None) is not None or part.dtype != parameter.dtype:
-            raise ValueError(
+            raise Refusal(
                 f"Cannot perturb {name}: ZeRO-3 keeps it on NVMe, quantized, or in a second copy. Leave out "
                 "`offload_param` to NVMe, `zero_hpz_partition_size` and `zero_quantized_nontrainable_weights`."
             )

@@ -16,6 +16,7 @@ from ..exchange.query_file import refuse_other_rows
 from ..pool.label_reader import LabelReader
 from ..pool.pool import Annotation, Pool
 from ..pool.pool_dataset import PoolDataset
+from ..refusals import Refusal
 from ..run_folder.earlier_run import refuse_own_file
 from ..run_folder.state import ActiveState
 from ..run_folder.stored_run import StoredRun
@@ -94,7 +95,7 @@ def tell(run: StoredRun, rows: list[int], labels: list[object], given: bool, hel
     pending = run.state.pending
     scores = dict(zip(pending.rows, pending.scores, strict=True)) if pending is not None else {}
     if len(rows) != len(labels):
-        raise ValueError(f"Cannot label {len(rows)} rows with {len(labels)} labels: give one label per row.")
+        raise Refusal(f"Cannot label {len(rows)} rows with {len(labels)} labels: give one label per row.")
     read = run.data.restore if held_out else run.data.read
     parsed = read(run.reader, rows, labels)
     blanks = sum(isinstance(label, str) and label != label.strip() for label in labels)
@@ -117,7 +118,7 @@ def _check_form(run: StoredRun, new: list[Annotation]) -> None:
         run.data.as_column([annotation.label for annotation in (*run.pool.annotations, *new)])
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         rows = ", ".join(str(annotation.row) for annotation in new[:5])
-        raise ValueError(
+        raise Refusal(
             f"Cannot label rows {rows}: their labels do not go with those that are there ({error}). Give labels of "
             "one form to all rows."
         ) from error
@@ -131,9 +132,9 @@ def plain_rows(indices: Sequence[int] | torch.Tensor) -> list[int]:
     """
     listed = indices.tolist() if hasattr(indices, "tolist") else indices
     if not isinstance(listed, Iterable) or isinstance(listed, str):
-        raise ValueError(f"Rows must be a list of whole numbers, got {listed!r}.")
+        raise Refusal(f"Rows must be a list of whole numbers, got {listed!r}.")
     rows = list(listed)
     for row in rows:
         if isinstance(row, bool) or not hasattr(row, "__index__"):
-            raise ValueError(f"Rows must be whole numbers, got {row!r}.")
+            raise Refusal(f"Rows must be whole numbers, got {row!r}.")
     return [operator.index(row) for row in rows]

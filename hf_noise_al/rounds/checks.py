@@ -11,6 +11,7 @@ from ..acquisition import Acquisition, NoiseStability
 from ..measuring.intervals import few_rows
 from ..noise.gradient_sketch.followed import refuse_one_by_one_of_shards
 from ..observables.base import Observable, default_observable
+from ..refusals import Refusal
 from ..run_folder.state import ActiveState
 from ..run_folder.stored_run import StoredRun
 from ..upstream.trainer import UpstreamTrainer
@@ -46,13 +47,13 @@ def check_budget(run: StoredRun, state: ActiveState, has_annotator: bool) -> Non
     size = pool.size - len(pool.set_aside)
     if needed > size:
         aside = f" beside the {len(pool.set_aside)} set aside" if pool.set_aside else ""
-        raise ValueError(
+        raise Refusal(
             f"{args.num_rounds} rounds need {needed} labels ({pool.num_labeled} there, {initial} initial, "
             f"{queries} queries of {args.query_size}), the pool has {size} rows{aside}. "
             f"Lower `num_rounds`, `query_size` or `initial_size`.{_all_given(run)}"
         )
     if (initial or queries > 0) and not has_annotator:
-        raise ValueError(
+        raise Refusal(
             "`train` needs someone who answers its queries: pass an `annotator` (`--label_file`), or take the "
             "steps one by one with `query`, `annotate` and `fine_tune`."
         )
@@ -62,7 +63,7 @@ def check_query_size(run: StoredRun, size: int) -> None:
     """Raise ValueError where there are not `size` unlabeled rows."""
     available = len(run.pool.unlabeled_rows)
     if not 1 <= size <= available:
-        raise ValueError(
+        raise Refusal(
             f"Cannot query {size} of {available} unlabeled examples. "
             f"Lower `query_size`, or pass a larger `train_dataset`.{_all_given(run)}"
         )

@@ -18,6 +18,7 @@ from transformers.utils.logging import get_logger
 
 from ..measuring.scores import Scores
 from ..pool.pool import Label
+from ..refusals import Refusal
 from ..upstream.trainer import UpstreamTrainer
 
 logger = get_logger(__name__)
@@ -44,7 +45,7 @@ def deal_folds(labels: Sequence[Label], folds: int, generator: torch.Generator) 
 def refuse_a_single_row(num_labeled: int) -> None:
     """Raise ValueError where there are not two labeled rows: one to learn from, one to predict."""
     if num_labeled < 2:
-        raise ValueError(
+        raise Refusal(
             f"Cannot cross-validate (`eval_folds`) over {num_labeled} labeled row: one must be left to learn from. "
             "Raise `initial_size`, label more rows, or leave `eval_folds` out."
         )

@@ -8,6 +8,7 @@ from transformers.utils.logging import get_logger
 
 from ..files.shown_text import listed
 from ..pool.pool import Pool
+from ..refusals import Refusal
 from ..run_folder.state import ActiveState
 from ..run_folder.stored_run import StoredRun
 from .training import RoundTraining
@@ -18,7 +19,7 @@ logger = get_logger(__name__)
 def refuse_other_folder(run: StoredRun, folder: bool | str) -> None:
     """Raise ValueError where a run in another folder than `output_dir` is asked for."""
     if isinstance(folder, str) and Path(folder).resolve() != run.folder.resolve():
-        raise ValueError(f"Cannot resume from {folder}: set `output_dir` to it, it is {run.folder} now.")
+        raise Refusal(f"Cannot resume from {folder}: set `output_dir` to it, it is {run.folder} now.")
 
 
 def take_weights(run: StoredRun, state: ActiveState, training: RoundTraining) -> None:
@@ -33,7 +34,7 @@ def _go_on_with_new_classes(run: StoredRun, state: ActiveState, training: RoundT
     """Train the last round of `state` again where a query needs its model: the stored one has fewer outputs."""
     trainer, names = run.trainer, run.reader.names or ()
     if trainer.model_init is None or trainer.args.warm_start:
-        raise ValueError(
+        raise Refusal(
             f"{run.folder} holds a run of fewer classes, and new ones need a new output head in each round. "
             "Pass a `model_init`, without `warm_start`; or start afresh."
         )

@@ -6,10 +6,8 @@ Nothing is learned, written or drawn from the global random states, and the weig
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from ..files.shown_text import one_line
 from ..measuring.evaluation_sets import some_rows, why_nothing_is_measured
 from ..observing.observer import Observer
 from ..observing.unchanged import evaluation_mode, untouched_random_state
+from ..refusals import Refusal
 from ..run_folder.stored_run import StoredRun
 from ..training_args import ActiveTrainingArguments
 from ..upstream.trainer import UpstreamTrainer
@@ -100,11 +99,11 @@ def try_training(trainer: UpstreamTrainer, rows: Dataset) -> None:
         with evaluation_mode(trainer.model), trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(trainer.model, dict(batches[0]), num_items_in_batch=count)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise ValueError(
+            raise Refusal(
                 f"Cannot train: the loss is {_shape(loss)}. Let the model, or `compute_loss_func`, return one number."
             )
         if not loss.requires_grad:
-            raise ValueError(
+            raise Refusal(
                 "Cannot train: the loss depends on no weight that is trained. Let some weights require gradients."
             )
 
@@ -113,7 +112,7 @@ def refuse_too_few(args: ActiveTrainingArguments, num_labeled: int) -> None:
     """Raise ValueError where the first round would have no batch at all, and train nothing."""
     batch = args.train_batch_size * args.world_size
     if args.dataloader_drop_last and num_labeled < batch:
-        raise ValueError(
+        raise Refusal(
             f"The first round would train on nothing: it has {num_labeled} labels, and `dataloader_drop_last` drops a "
             f"batch of fewer than {batch}. Leave it out, raise `initial_size`, or lower `per_device_train_batch_size`."
         )
@@ -134,7 +133,7 @@ def _try_set(trainer: UpstreamTrainer, place: str, rows: Any) -> None:
     args, measure = trainer.args, trainer.compute_metrics
     least = args.eval_batch_size if args.dataloader_drop_last else 1
     if len(rows) < least:
-        raise ValueError(
+        raise Refusal(
             f"The {place} has {len(rows)} rows, and nothing would be measured"
             + (f": `dataloader_drop_last` drops a batch of fewer than {least}. Leave it out" if least > 1 else "")
             + ". Pass more rows, or no `eval_dataset`."
@@ -169,10 +168,10 @@ def _refuse_unmeasured(trainer: UpstreamTrainer, place: str, inputs: Mapping[str
     args = trainer.args
     why = why_nothing_is_measured(place, inputs, rows, trainer.label_names, bool(args.prediction_loss_only))
     if trainer.compute_metrics is not None:
-        raise ValueError(f"`compute_metrics` would never be called: {why}, or leave `compute_metrics` out.")
+        raise Refusal(f"`compute_metrics` would never be called: {why}, or leave `compute_metrics` out.")
     evaluates = str(getattr(args.eval_strategy, "value", args.eval_strategy)) != "no"
     if evaluates and (args.metric_for_best_model is not None or args.load_best_model_at_end):
-        raise ValueError(
+        raise Refusal(
             f"`metric_for_best_model` is {args.metric_for_best_model!r}, and no evaluation would measure it: {why}."
         )
     logger.warning(f"Rounds will have no metrics: {why}.")
@@ -199,7 +198,7 @@ def _try_form(measure: Callable[[Any], Any], place: str, predictions: Any, label
     except Exception:
         return  # it says nothing about this few rows
     kind = "a list, one entry for each batch" if isinstance(predictions, list) else f"a tuple of {len(predictions)}"
-    raise ValueError(
+    raise Refusal(
         f"`compute_metrics` cannot be used: predictions of the {place} are {kind}, and it takes one array "
         f"({_described(failure)}). Leave out `eval_do_concat_batches`, `output_attentions` and "
         "`output_hidden_states`, or pass a `preprocess_logits_for_metrics` that keeps the logits."
@@ -239,19 +238,13 @@ def _refusing(verb: str, rows: Any, trainer: UpstreamTrainer, place: str = "") -
     try:
         yield
     except Exception as error:
-        if isinstance(error, MemoryError) or should_reduce_batch_size(error) or _is_refusal(error):
+        if isinstance(error, MemoryError | Refusal) or should_reduce_batch_size(error):
             raise
         where = f" on the {place}" if place else ""
-        raise ValueError(
+        raise Refusal(
             f"Cannot {verb}{where}: a few rows were tried before the first round, and that failed with "
             f"{_described(error)}. {_advice(trainer, rows)}"
         ) from error
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Return whether this library raised `error` itself, as a message to the user, rather than something under it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ValueError) and Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])
 
 
 def _advice(trainer: UpstreamTrainer, rows: Any) -> str:

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..refusals import Refusal
 
-class OtherRun(ValueError):
+
+class OtherRun(Refusal):
     """The state is whole and belongs to another run."""
 
 

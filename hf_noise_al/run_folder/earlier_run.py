@@ -18,6 +18,7 @@ from ..files.run_names import (
     SETTINGS_FILE,
     STATE_FILE,
 )
+from ..refusals import Refusal
 
 OWN_FILES = (STATE_FILE, JOURNAL_FILE)
 """What a run writes for itself: nobody's label file."""
@@ -70,7 +71,7 @@ def refuse_own_file(folder: Path, label_file: Path) -> None:
     """Raise ValueError where `label_file` is one that the run in `folder` writes its own labels to."""
     for name in OWN_FILES:
         if label_file.resolve() == (folder / name).resolve():
-            raise ValueError(
+            raise Refusal(
                 f"{label_file} cannot be the label file: a run keeps what it was told under this name, and would write "
                 "over it. Give it another name, such as answers.jsonl."
             )

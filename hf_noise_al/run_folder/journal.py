@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pool.pool import Annotation
+from ..refusals import Refusal
 
 
 class Journal:
@@ -59,7 +60,7 @@ class Journal:
         journal.count = len(lines)
         journal._take(data)
         if journal.mark != mark:
-            raise ValueError(
+            raise Refusal(
                 f"{path.name} is not as it was written: {journal.mark} found, {mark} expected. Restore it from a copy"
             )
         return journal, [Annotation(**json.loads(line)) for line in lines]

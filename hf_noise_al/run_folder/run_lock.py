@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from ..files.run_names import HOLDER_FILE, LOCK_FILE
+from ..refusals import Refusal
 
 logger = logging.get_logger(__name__)
 
@@ -39,7 +40,7 @@ class RunLock:
             _take(lock, holder)
             holder.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
         except Timeout:
-            raise ValueError(
+            raise Refusal(
                 f"{_who(holder)} works in {folder}, and two would undo each other's labels. Wait for it or end it, "
                 "or pass another `output_dir`."
             ) from None
@@ -48,7 +49,7 @@ class RunLock:
             return
         except OSError as error:
             lock.release()
-            raise ValueError(f"Cannot write to {folder}: {error}. Pass another `output_dir`.") from error
+            raise Refusal(f"Cannot write to {folder}: {error}. Pass another `output_dir`.") from error
         self._lock, self._holder = lock, holder
 
     def release(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..files.atomic import write_atomically
 from ..files.run_names import SET_ASIDE_FILE
+from ..refusals import Refusal
 
 
 def write_set_aside(folder: Path, rows: Collection[int]) -> None:
@@ -28,9 +29,9 @@ def read_set_aside(folder: Path) -> list[int]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(rows, list) or any(type(row) is not int or row < 0 for row in rows):
-            raise ValueError("no list of rows")
+            raise Refusal("no list of rows")
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
+        raise Refusal(
             f"Cannot read {path}: {error}. Restore it from a copy, or resume the run, which writes it anew."
         ) from error
     return rows

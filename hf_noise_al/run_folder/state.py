@@ -12,6 +12,7 @@ from typing import Literal
 from ..files.atomic import append_at, write_atomically
 from ..files.run_names import JOURNAL_FILE
 from ..pool.pool import Pool
+from ..refusals import Refusal
 from .differences import OtherRun, has_more_classes, refuse_differences
 from .history import RoundRecord
 from .journal import Journal
@@ -77,7 +78,7 @@ class ActiveState:
         """
         known = self._known(path)
         if checksum_of(path) != known.digest:
-            raise ValueError(
+            raise Refusal(
                 f"{path} was changed by another process since this one read it: nothing was written. Go on from there "
                 "with `resume` (`resume_from_checkpoint`), and let one process at a time work in a folder."
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..files.run_names import JOURNAL_FILE
 from ..pool.pool import Annotation, Label
+from ..refusals import Refusal
 from .differences import refuse_differences
 from .journal import Journal
 
@@ -77,10 +78,10 @@ def classes_of(path: Path) -> list[str]:
         raise damaged(path, error) from error
 
 
-def damaged(path: Path, error: Exception | str) -> ValueError:
+def damaged(path: Path, error: Exception | str) -> Refusal:
     """Return the refusal of the state at `path`, for the reason that `error` says."""
     reason = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    return ValueError(
+    return Refusal(
         f"Cannot resume: {path} is damaged ({reason}). Restore it from a copy, or start afresh in another `output_dir`."
     )
 
@@ -88,7 +89,7 @@ def damaged(path: Path, error: Exception | str) -> ValueError:
 def read_state(path: Path) -> tuple[dict[str, Any], bytes]:
     """Return what the state file at `path` says, its checksum compared, and the bytes of the file."""
     if not path.is_file():
-        raise ValueError(f"Cannot resume: there is no {path}. Start without `resume_from_checkpoint`.")
+        raise Refusal(f"Cannot resume: there is no {path}. Start without `resume_from_checkpoint`.")
     try:
         data = path.read_bytes()
         content: dict[str, Any] = json.loads(data)
@@ -96,7 +97,7 @@ def read_state(path: Path) -> tuple[dict[str, Any], bytes]:
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
     if version not in (1, VERSION):
-        raise ValueError(
+        raise Refusal(
             f"Cannot resume: {path} has format version {version!r}, this release reads 1 to {VERSION}. "
             "Use the release that wrote it."
         )

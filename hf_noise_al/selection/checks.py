@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..processes.row_shards import Shard
+from ..refusals import Refusal
 from .distances import largest_entry
 
 
@@ -23,7 +24,7 @@ def check_finite(rows: Tensor, shard: Shard | None = None) -> None:
     With a `shard` the `rows` are those of this process; every process raises, naming the candidate.
     """
     if not rows.is_floating_point():
-        raise ValueError(f"Rows must be floating-point numbers to select among them, got {rows.dtype}. Use `.float()`.")
+        raise Refusal(f"Rows must be floating-point numbers to select among them, got {rows.dtype}. Use `.float()`.")
     if math.isfinite(largest_entry(rows)):
         bad = torch.zeros(0, dtype=torch.long)
     else:
@@ -34,7 +35,7 @@ def check_finite(rows: Tensor, shard: Shard | None = None) -> None:
         found = shard.gather(torch.tensor([count, first]))
         size, count, first = shard.size, int(found[:, 0].sum()), int(found[:, 1].min())
     if count:
-        raise ValueError(
+        raise Refusal(
             f"Cannot select among rows that are not finite: row {first} holds NaN or infinity "
             f"({count} of {size} rows do). Check the model's outputs for that input."
         )
@@ -43,7 +44,7 @@ def check_finite(rows: Tensor, shard: Shard | None = None) -> None:
 def check_size(k: int, available: int) -> None:
     """Raise ValueError unless `k` rows can be chosen of `available`."""
     if not 1 <= k <= available:
-        raise ValueError(
+        raise Refusal(
             f"Cannot query {k} of {available} unlabeled examples. "
             "Choose a `query_size` between 1 and the number of unlabeled examples, or pass a larger `train_dataset`."
         )
@@ -53,8 +54,8 @@ def check_whole_number(name: str, value: object, least: float = 1, most: float =
     """Raise ValueError unless the setting `name` is a whole number of `least` to `most`; True and 3.0 are none."""
     if isinstance(value, bool) or not isinstance(value, int):
         bound = f" of at least {least}" if math.isfinite(least) else ""
-        raise ValueError(f"`{name}` must be a whole number, got {value!r}. Set it to an int{bound}.")
+        raise Refusal(f"`{name}` must be a whole number, got {value!r}. Set it to an int{bound}.")
     if value < least:
-        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+        raise Refusal(f"`{name}` must be at least {least}, got {value}.")
     if value > most:
-        raise ValueError(f"`{name}` must be at most {most:,}, got {value:,}. Lower it.")
+        raise Refusal(f"`{name}` must be at most {most:,}, got {value:,}. Lower it.")

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..refusals import Refusal
 from .checks import check_finite, check_size, row_norms
 from .k_center import k_center_greedy
 from .k_dpp import k_dpp
@@ -24,7 +25,7 @@ def select_rows(
     if name == "k_means_plus_plus":
         return k_means_plus_plus(rows, k, generator, centers)
     if centers is not None:
-        raise ValueError(f"The selection {name!r} takes no centers. Use 'k_center' or 'k_means_plus_plus'.")
+        raise Refusal(f"The selection {name!r} takes no centers. Use 'k_center' or 'k_means_plus_plus'.")
     if name == "k_dpp":
         return k_dpp(rows, k, generator)
     check_finite(rows)

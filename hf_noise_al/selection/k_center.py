@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..processes.row_shards import Shard
+from ..refusals import Refusal
 from .checks import check_finite, check_size
 from .distances import largest_entry, scale_factors, scaled
 from .lazy_distances import LazyDistances
@@ -24,10 +25,10 @@ def k_center_greedy(
     the row farthest from them.
 
     With a `shard` the `rows` are those of this process: every process calls with its own, the same `k`, `centers` and
-    `first`, which is then a candidate's number, and gets the choice among all of them.
+    `first`, which is then the position of a candidate, and gets the choice among all of them.
 
     Returns:
-        (k,) distinct indices in order of choice; with a `shard`, numbers of candidates, the same on every process.
+        (k,) distinct indices in order of choice; with a `shard`, positions of candidates, the same on every process.
 
     Raises:
         ValueError: `k` is not between 1 and N, `first` is no row, or a row is not finite (the row is named); with a
@@ -45,7 +46,7 @@ def k_center_greedy(
     if centers is not None:
         check_finite(centers)
     if first is not None and not 0 <= first < size:
-        raise ValueError(f"`first` must be the index of one of the {size} rows, got {first}. Count from 0.")
+        raise Refusal(f"`first` must be the index of one of the {size} rows, got {first}. Count from 0.")
     return choose(rows, k, centers if centers is not None and len(centers) else None, first, shard)
 
 

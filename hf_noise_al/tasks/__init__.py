@@ -9,8 +9,7 @@ from .images.image_classification import IMAGE_CLASSIFICATION
 from .masks.segmentation import SEGMENTATION
 from .tables.tabular import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
 from .targets import Targets
-from .text.classification import TEXT_CLASSIFICATION
-from .text.regression import TEXT_REGRESSION
+from .text.sentences import TEXT_CLASSIFICATION, TEXT_REGRESSION
 from .words.token_classification import TOKEN_CLASSIFICATION
 
 TASKS: Registry[Task] = Registry(

@@ -18,10 +18,12 @@ from ..observables.base import Observable
 from ..pool.columns import column_beside
 from ..pool.places import Place, Source
 from ..pool.pool import Label
+from ..refusals import Refusal
 from ..settings.arguments import DataArguments, ModelArguments
 from .columns import find_label_column
+from .label_kinds import LabelKind
 from .metrics import load_metrics
-from .targets import LabelKind, Targets, by_place
+from .targets import Targets, by_place
 
 Collator: TypeAlias = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
@@ -58,7 +60,7 @@ class Prepared:
 def refuse_augmentation(arguments: DataArguments, prepared: Prepared) -> None:
     """Return no augmentation, and refuse to be asked for one: the task has none."""
     if arguments.augmentation:
-        raise ValueError(
+        raise Refusal(
             f"`augmentation: {arguments.augmentation}` is for images to classify: `task: {arguments.task}` has none. "
             "Leave it out."
         )
@@ -208,7 +210,7 @@ class Task:
         try:
             return self.encode(labeled, inputs, processor, arguments)
         except ValueError as error:
-            raise ValueError(f"In {place}: {error}") from error
+            raise Refusal(f"In {place}: {error}") from error
 
 
 def stack_column(name: str) -> Collator:
@@ -225,10 +227,10 @@ def stack_column(name: str) -> Collator:
 
 def _require_same_columns(part: Dataset, columns: Sequence[str], place: str) -> None:
     if not len(part):
-        raise ValueError(f"No rows in {place}. Name another split.")
+        raise Refusal(f"No rows in {place}. Name another split.")
     for name in columns:
         if name not in part.column_names:
-            raise ValueError(
+            raise Refusal(
                 f"The column `{name}` is missing in {place}, which has: {listed(part.column_names)}. "
                 "Give all splits the same columns."
             )

@@ -9,6 +9,7 @@ from datasets import Dataset, Image, Value
 from ..files.shown_text import listed
 from ..loading.data import LABELS
 from ..pool.places import row_at
+from ..refusals import Refusal
 from ..settings.recipe import did_you_mean
 
 TEXT_PAIRS = (
@@ -28,7 +29,7 @@ def find_label_column(dataset: Dataset, label_column: str | None, names: Sequenc
     for name in names:
         if name in dataset.column_names:
             return name
-    raise ValueError(
+    raise Refusal(
         f"Found no label column. Set `label_column` to one of: {listed(dataset.column_names)}. "
         "(A pool without any label needs an empty column of that name.)"
     )
@@ -41,7 +42,7 @@ def find_text_columns(dataset: Dataset, text: str | None, pair: str | None, labe
         roles = ("text_column", "text_pair_column")
         return tuple(require_column(dataset, name, role) for name, role in zip(names, roles, strict=False))
     if pair is not None:
-        raise ValueError(f"`text_pair_column: {pair}` is the second text. Set `text_column` to the first one.")
+        raise Refusal(f"`text_pair_column: {pair}` is the second text. Set `text_column` to the first one.")
     known: tuple[tuple[str, ...], ...] = (*TEXT_PAIRS, *((name,) for name in TEXTS))
     for candidate in known:
         if set(candidate) <= set(dataset.column_names) - {label}:
@@ -49,7 +50,7 @@ def find_text_columns(dataset: Dataset, text: str | None, pair: str | None, labe
     texts: list[str] = [name for name in dataset.column_names if name != label and _is_text(dataset, name)]
     if len(texts) == 1:
         return (texts[0],)
-    raise ValueError(
+    raise Refusal(
         f"Cannot tell which column is the text. Set `text_column` (and `text_pair_column`) to one of: "
         f"{listed(texts or dataset.column_names)}."
     )
@@ -64,7 +65,7 @@ def find_image_column(dataset: Dataset, image: str | None) -> str:
     for candidate in candidates:
         if candidate in dataset.column_names:
             return candidate
-    raise ValueError(
+    raise Refusal(
         f"Cannot tell which column is the image. Set `image_column` to one of: {listed(dataset.column_names)}."
     )
 
@@ -73,7 +74,7 @@ def require_column(dataset: Dataset, name: str, role: str) -> str:
     """Return `name` if `dataset` has that column."""
     if name in dataset.column_names:
         return name
-    raise ValueError(
+    raise Refusal(
         f"The data has no column `{name}` (`{role}`).{did_you_mean(name, dataset.column_names)} "
         f"It has: {listed(dataset.column_names)}."
     )
@@ -86,7 +87,7 @@ def require_texts(dataset: Dataset, columns: Sequence[str], place: str) -> None:
             continue
         row, found = _first_not_text(dataset[name])
         if row is not None:
-            raise ValueError(
+            raise Refusal(
                 f"Column `{name}` of {place} is not text in {row_at(place, row)}: found {_shown(found)}. "
                 "Fill or remove such rows, or name another `text_column`."
             )

@@ -14,6 +14,7 @@ from transformers import Trainer, set_seed
 from transformers.utils.logging import get_logger
 
 from ..callbacks import ActiveTrainerCallback
+from ..refusals import retold
 from ..training_args import ActiveTrainingArguments
 from .saving import SavingTrainer
 from .unsupported import refuse_unsupported, refuse_unwritable_folder
@@ -77,7 +78,7 @@ class UpstreamTrainer(SavingTrainer):
             except Exception as error:
                 if self.args.world_size == 1:
                     raise
-                answer[1] = ValueError(str(error)) if isinstance(error, ValueError) else RuntimeError(repr(error))
+                answer[1] = retold(error, str(error)) if isinstance(error, ValueError) else RuntimeError(repr(error))
         result, refusal = broadcast_object_list(answer)
         if refusal is not None:  # on every process, for none to wait for the others
             raise refusal

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from ..files.run_names import WEIGHTS_FILE
 from ..processes.sharded_weights import class_of, global_numel, global_shape, is_zero3, local, local_part, settle, whole
+from ..refusals import Refusal
 
 """Holds every tensor under its name in the model; a checkpoint of transformers may have other names."""
 
@@ -82,8 +83,8 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each format has ways of its own to say that a file is damaged
-        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-        raise ValueError(
+        kind = "" if type(error) in (ValueError, Refusal) else f"{type(error).__name__}: "
+        raise Refusal(
             f"Cannot load the weights in {folder}: {kind}{error}. Restore the folder, or start afresh in another "
             "`output_dir`."
         ) from error
@@ -119,7 +120,7 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _copy(model: nn.Module, files: list[Path], targets: Mapping[str, Tensor]) -> None:
     different = _difference(_shapes(files), targets)
     if different is not None:
-        raise ValueError(different)
+        raise Refusal(different)
     live = set(map(id, _live(model).values()))
     with torch.no_grad():
         for name, tensor in _read(files):
@@ -131,7 +132,7 @@ def _copy(model: nn.Module, files: list[Path], targets: Mapping[str, Tensor]) ->
 
 def _put(name: str, tensor: Tensor, target: Tensor) -> None:
     if not is_zero3(target) and torch.promote_types(tensor.dtype, target.dtype) != target.dtype:
-        raise ValueError(
+        raise Refusal(
             f"{name} is of {tensor.dtype}, and the model's, of {target.dtype}, would lose digits: load the model in "
             f"{tensor.dtype}"
         )
@@ -172,7 +173,7 @@ def _copy_converted(model: PreTrainedModel, folder: Path) -> None:
     if different is None and numbers != expected:  # upstream does not report everything that is missing
         different = f"there are {numbers} numbers, and {expected} in the model"
     if different is not None:
-        raise ValueError(different)
+        raise Refusal(different)
     with torch.no_grad():
         for name in names:  # one that upstream did not find may stand for a tensor that has another name as well
             _put(name, found[name].detach(), targets[name])
@@ -199,9 +200,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     live, state = _live(model), model.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise ValueError(
-                f"Cannot keep {name} of the model: only tensors can be, and it is a {type(value).__name__}."
-            )
+            raise Refusal(f"Cannot keep {name} of the model: only tensors can be, and it is a {type(value).__name__}.")
     return {name: live.get(name, tensor) for name, tensor in state.items()}
 
 
@@ -242,7 +241,7 @@ def _load_adapters(model: Any, folder: Path) -> None:
 
         different = _difference(_shapes(files), targets)
         if different is not None:
-            raise ValueError(different)
+            raise Refusal(different)
         set_peft_model_state_dict(model, dict(_read(files)), adapter)  # prompts are saved as PEFT computes them
 
 
@@ -255,7 +254,7 @@ def _files(folder: Path) -> list[Path]:
     for pattern in ("*.safetensors", "pytorch_model.bin", "adapter_model.bin"):  # transformers 4 may write the last two
         if files := sorted(folder.glob(pattern)):
             return files
-    raise FileNotFoundError(f"there is no file of weights in {folder}")
+    raise Refusal(f"there is no file of weights in {folder}")
 
 
 def _shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:

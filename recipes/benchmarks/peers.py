@@ -35,7 +35,7 @@ def baal_bald(bench: "Bench", samples: int = 20) -> Callable[[], object]:
             disable_tqdm=True,
             report_to="none",
         ),
-        data_collator=observer.collate,
+        data_collator=observer.batches.collate,
     )
     return lambda: BALD()(trainer.predict_on_dataset(observer.dataset, iterations=samples))[: bench.query_size]
 

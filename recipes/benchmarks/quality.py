@@ -19,7 +19,9 @@ from pathlib import Path
 from hf_noise_al.commands.existing_runs import is_finished, refuse_other_settings
 from hf_noise_al.commands.prepare import prepare, refuse_settings
 from hf_noise_al.commands.run import train
-from hf_noise_al.experiments.learning_curve import LearningCurve, compare, format_table, to_json
+from hf_noise_al.experiments.comparison import compare, to_json
+from hf_noise_al.experiments.learning_curve import LearningCurve
+from hf_noise_al.experiments.tables import format_table
 from hf_noise_al.settings.arguments import DataArguments, ModelArguments, RunArguments
 from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument, find_recipe

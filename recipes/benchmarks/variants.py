@@ -110,7 +110,7 @@ def naive(num_perturbations: int, noise_scale: float = 1e-3) -> Variant:
 
     def ready(bench: Bench) -> Callable[[], object]:
         observer, observable = bench.observer(), bench.candidates().observable
-        loader = DataLoader(observer.dataset, batch_size=bench.batch_size, collate_fn=observer.collate)
+        loader = DataLoader(observer.dataset, batch_size=bench.batch_size, collate_fn=observer.batches.collate)
 
         @torch.no_grad()
         def one_pass(model: nn.Module) -> Tensor:

@@ -1,16 +1,19 @@
 """The command line, end to end on models of a few kilobytes."""
 
 import contextlib
+import importlib
 import io
 import json
 import logging
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch.distributed as dist
@@ -22,26 +25,31 @@ from hf_noise_al import ActiveTrainer
 from hf_noise_al.commands import console
 from hf_noise_al.commands import main as cli
 from hf_noise_al.experiments.learning_curve import LearningCurve
+from hf_noise_al.files.typed_text import UnreadableFile
+from hf_noise_al.noise.gradient_sketch.layer_taps import UnsupportedModuleError
+from hf_noise_al.refusals import MissingFile, Refusal, retold
 from hf_noise_al.settings.recipe import InvalidArgument
 
 ROUND_FILES = {"README.md", "active_state.json", "config.json", "learning_curve.json", "learning_curve.png"}
 
 
-@pytest.fixture
-def recipe(tmp_path: Path, tiny_bert_folder: Path, make_texts: Callable[..., Dataset]) -> Path:
-    """A recipe for two rounds on texts of two classes; its output_dir is `out` beside it."""
-    data = tmp_path / "data"
+MakeTexts = Callable[..., Dataset]
+
+
+def write_recipe(folder: Path, model: Path, make_texts: MakeTexts) -> Path:
+    """Write a recipe for two rounds on texts of two classes; its output_dir is `out` beside it."""
+    data = folder / "data"
     data.mkdir()
     make_texts(40).to_parquet(str(data / "train.parquet"))
     make_texts(12, seed=1).to_parquet(str(data / "validation.parquet"))
-    path = tmp_path / "tiny.yaml"
+    path = folder / "tiny.yaml"
     path.write_text(
         f"""\
 # A tiny run.
 task: text_classification
 dataset_name: {data}
-model_name_or_path: {tiny_bert_folder}
-output_dir: {tmp_path / "out"}
+model_name_or_path: {model}
+output_dir: {folder / "out"}
 num_rounds: 2
 initial_size: 4
 query_size: 3
@@ -56,16 +64,67 @@ disable_tqdm: true
     return path
 
 
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_bert_folder: Path, make_texts: MakeTexts) -> Path:
+    return write_recipe(tmp_path, tiny_bert_folder, make_texts)
+
+
+class Finished(NamedTuple):
+    """A run that several tests look at and leave as it is."""
+
+    recipe: Path
+    out: Path
+    printed: str
+    points_saved: list[int]
+    """Of the learning curve, each time that it was saved."""
+
+    def copy(self, to: Path) -> list[str]:
+        """Copy the run to the folder `to`, and return the command that is about the copy."""
+        shutil.copytree(self.out, to)
+        return ["run", str(self.recipe), "--output_dir", str(to)]
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bert_folder: Path, make_texts: MakeTexts
+) -> Iterator[Finished]:
+    """The run of the recipe, once for all tests."""
+    recipe = write_recipe(tmp_path_factory.mktemp("finished"), tiny_bert_folder, make_texts)
+    saved, save, printed = [], LearningCurve.save, io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(printed):
+        patched.setattr(LearningCurve, "save", lambda self, path: saved.append(len(self.points)) or save(self, path))
+        assert cli.main(["run", str(recipe)]) == 0
+    out = recipe.parent / "out"
+    before = contents(out)
+    yield Finished(recipe, out, printed.getvalue(), saved)
+    assert contents(out) == before, "a test changed the run that others look at"
+
+
+@pytest.fixture(scope="module")
+def finished_repeat(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bert_folder: Path, make_texts: MakeTexts
+) -> Iterator[Finished]:
+    """The recipe as the only one of its repeats, once for all tests."""
+    recipe = write_recipe(tmp_path_factory.mktemp("repeat"), tiny_bert_folder, make_texts)
+    assert cli.main(["run", str(recipe), "--seeds", "0"]) == 0
+    out = recipe.parent / "out"
+    before = contents(out)
+    yield Finished(recipe, out, "", [])
+    assert contents(out) == before, "a test changed the run that others look at"
+
+
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_run_leaves_everything_and_prints_the_rounds(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", str(recipe)]) == 0
-    out = recipe.parent / "out"
+def test_run_leaves_everything_and_prints_the_rounds(finished: Finished) -> None:
+    out = finished.out
     assert {path.name for path in out.iterdir()} >= ROUND_FILES | {"tokenizer.json", "model.safetensors", "queries"}
-    printed = capsys.readouterr().out
-    assert "eval_accuracy" in printed and str(out) in printed
+    assert "eval_accuracy" in finished.printed and str(out) in finished.printed
     curve = LearningCurve.load(out)
     assert (curve.num_labeled, curve.metric, curve.acquisition) == ((4, 7), "eval_accuracy", "noise_stability")
     assert all({"row", "text", "score", "label"} <= set(line) for line in lines(out / "queries" / "round-01.jsonl"))
@@ -115,25 +174,22 @@ def test_a_run_with_bars_keeps_its_log_lines_whole(recipe: Path, monkeypatch: py
     assert all(line.startswith("INFO hf_noise_al") for line in told)
 
 
-def test_the_curve_is_there_after_every_round(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    save = LearningCurve.save
-    monkeypatch.setattr(LearningCurve, "save", lambda self, path: seen.append(len(self.points)) or save(self, path))
-    assert cli.main(["run", str(recipe)]) == 0
-    assert seen == [1, 2, 2]
+def test_the_curve_is_there_after_every_round(finished: Finished) -> None:
+    assert finished.points_saved == [1, 2, 2]
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten_unawares(
-    recipe: Path, capsys: pytest.CaptureFixture[str]
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["run", str(recipe), "--num_rounds", "2"]) == 0
-    state = (recipe.parent / "out" / "active_state.json").read_bytes()
-    assert cli.main(["run", str(recipe)]) == 2
+    out = tmp_path / "out"
+    command = finished.copy(out)
+    state = (out / "active_state.json").read_bytes()
+    assert cli.main(command) == 2
     assert "already holds a run" in capsys.readouterr().err
-    assert (recipe.parent / "out" / "active_state.json").read_bytes() == state
-    assert cli.main(["run", str(recipe), "--start_afresh", "true", "--num_rounds", "1"]) == 0
-    assert LearningCurve.load(recipe.parent / "out").num_labeled == (4,)
-    assert [path.name for path in sorted((recipe.parent / "out" / "queries").iterdir())] == ["round-00.jsonl"]
+    assert (out / "active_state.json").read_bytes() == state
+    assert cli.main([*command, "--start_afresh", "true", "--num_rounds", "1"]) == 0
+    assert LearningCurve.load(out).num_labeled == (4,)
+    assert [path.name for path in sorted((out / "queries").iterdir())] == ["round-00.jsonl"]
 
 
 def test_resuming_what_never_started_starts(recipe: Path) -> None:
@@ -141,9 +197,8 @@ def test_resuming_what_never_started_starts(recipe: Path) -> None:
     assert LearningCurve.load(recipe.parent / "out").num_labeled == (4,)
 
 
-def test_resuming_with_other_settings_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", str(recipe), "--num_rounds", "1"]) == 0
-    assert cli.main(["run", str(recipe), "--resume_from_checkpoint", "true", "--seed", "7"]) == 2
+def test_resuming_with_other_settings_is_refused(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", str(finished.recipe), "--resume_from_checkpoint", "true", "--seed", "7"]) == 2
     assert "seed" in capsys.readouterr().err
 
 
@@ -165,7 +220,7 @@ def test_query_asks_a_trained_model_once(
 
 
 def test_query_with_a_head_for_other_classes_is_refused(
-    recipe: Path, make_texts: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+    recipe: Path, make_texts: MakeTexts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_texts(40, num_labels=3).to_parquet(str(recipe.parent / "data" / "train.parquet"))
     make_texts(12, num_labels=3).to_parquet(str(recipe.parent / "data" / "validation.parquet"))
@@ -179,16 +234,15 @@ def test_query_asks_once(recipe: Path, capsys: pytest.CaptureFixture[str], flags
     assert f"`query` asks once, and has no use for `{flags[0][2:]}`" in capsys.readouterr().err
 
 
-def test_query_does_not_overwrite_the_queries_of_a_run(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", str(recipe), "--num_rounds", "1"]) == 0
-    asked = (recipe.parent / "out" / "queries" / "round-00.jsonl").read_bytes()
-    assert cli.main(["query", str(recipe)]) == 2
+def test_query_does_not_overwrite_the_queries_of_a_run(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = (finished.out / "queries" / "round-00.jsonl").read_bytes()
+    assert cli.main(["query", str(finished.recipe)]) == 2
     assert "holds a run, whose queries would be overwritten" in capsys.readouterr().err
-    assert (recipe.parent / "out" / "queries" / "round-00.jsonl").read_bytes() == asked
+    assert (finished.out / "queries" / "round-00.jsonl").read_bytes() == asked
 
 
 def test_repeats_run_every_acquisition_with_every_seed_and_compare_them(
-    recipe: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["run", str(recipe), "--seeds", "0", "1", "--baselines", "random"]
     assert cli.main(command) == 0
@@ -201,6 +255,7 @@ def test_repeats_run_every_acquisition_with_every_seed_and_compare_them(
     }
     assert "AUBC" in capsys.readouterr().out
 
+    monkeypatch.undo()  # this picture is drawn
     assert cli.main(["compare", str(out), "--plot", str(out / "plot.png")]) == 0
     assert "noise_stability" in capsys.readouterr().out and (out / "plot.png").stat().st_size > 1000
     assert cli.main(["compare", *(str(out / run) for run in sorted(runs)), "--json"]) == 0
@@ -228,25 +283,24 @@ def test_repeats_run_every_acquisition_with_every_seed_and_compare_them(
     ],
 )
 def test_finished_repeats_of_something_else_are_no_repeats(
-    recipe: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+    finished_repeat: Finished, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
-    command = ["run", str(recipe), "--seeds", "0"]
-    assert cli.main([*command, "--num_rounds", "2"]) == 0
-    assert cli.main([*command, "--resume_from_checkpoint", "true", *flags]) == 2
+    command = ["run", str(finished_repeat.recipe), "--seeds", "0", "--resume_from_checkpoint", "true"]
+    assert cli.main([*command, *flags]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_finished_run_of_something_else_is_not_resumed(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", str(recipe)]) == 0
-    assert cli.main(["run", str(recipe), "--resume_from_checkpoint", "true", "--metric", "f1"]) == 2
+def test_a_finished_run_of_something_else_is_not_resumed(
+    finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", str(finished.recipe), "--resume_from_checkpoint", "true", "--metric", "f1"]) == 2
     assert "`metric` was None, is ['f1']" in capsys.readouterr().err
-    assert (recipe.parent / "out" / "README.md").exists()
+    assert (finished.out / "README.md").exists()
 
 
-def test_a_damaged_curve_of_a_repeat_is_written_anew(recipe: Path) -> None:
-    command = ["run", str(recipe), "--seeds", "0", "--num_rounds", "2"]
-    assert cli.main(command) == 0
-    curve = recipe.parent / "out" / "noise_stability-seed-0" / "learning_curve.json"
+def test_a_damaged_curve_of_a_repeat_is_written_anew(finished_repeat: Finished, tmp_path: Path) -> None:
+    command = [*finished_repeat.copy(tmp_path / "out"), "--seeds", "0"]
+    curve = tmp_path / "out" / "noise_stability-seed-0" / "learning_curve.json"
     written = curve.read_text()
     curve.write_text(written[:50])
     assert cli.main([*command, "--resume_from_checkpoint", "true"]) == 0
@@ -354,10 +408,35 @@ def test_names_in_data_reach_no_terminal_as_they_are(
     assert printed.count("\n") == 1
 
 
-def test_what_is_no_refusal_of_ours_is_raised(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_noise_al.trainer.ActiveTrainer.train", lambda *_, **__: json.loads("{"))
-    with pytest.raises(ValueError, match="Expecting property name"):
-        cli.main(["run", str(recipe)])
+@pytest.mark.parametrize(
+    ("fail", "kind"),
+    [
+        (lambda *_, **__: json.loads("{"), ValueError),
+        (lambda *_, **__: int("many"), ValueError),  # of no file: it is raised in C
+        (lambda *_, **__: importlib.import_module("no_such_library"), ImportError),
+        (lambda *_, **__: Path("no/such/file").read_text(), FileNotFoundError),
+    ],
+)
+def test_an_error_from_under_us_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, fail: Callable[..., object], kind: type[Exception]
+) -> None:
+    monkeypatch.setattr("hf_noise_al.commands.recipes.list_recipes", fail)
+    with pytest.raises(kind) as raised:
+        cli.main(["recipes"])
+    assert not isinstance(raised.value, Refusal)
+
+
+@pytest.mark.parametrize("kind", [Refusal, MissingFile, UnsupportedModuleError, UnreadableFile])
+def test_a_refusal_is_one_line_whoever_raises_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: type[Refusal]
+) -> None:
+    def refuse() -> None:
+        raise retold(kind("before"), "Cannot do it.")
+
+    monkeypatch.setattr("hf_noise_al.commands.recipes.list_recipes", refuse)
+    assert cli.main(["recipes"]) == 2
+    assert capsys.readouterr().err == "hf-noise-al: Cannot do it.\n"
+    assert type(retold(kind("before"), "")) is kind and type(retold(OSError("before"), "")) is Refusal
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_end(
@@ -483,9 +562,7 @@ def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "Did you mean `run`?" in capsys.readouterr().err
 
 
-def test_query_needs_no_labels_and_counts_rows_as_the_file_does(
-    recipe: Path, make_texts: Callable[..., Dataset]
-) -> None:
+def test_query_needs_no_labels_and_counts_rows_as_the_file_does(recipe: Path, make_texts: MakeTexts) -> None:
     texts = make_texts(30)["text"]
     file = recipe.parent / "unlabeled.csv"
     Dataset.from_dict({"text": texts}).to_csv(str(file))
@@ -495,7 +572,7 @@ def test_query_needs_no_labels_and_counts_rows_as_the_file_does(
     assert [texts[int(str(line["row"]))] for line in asked] == [line["text"] for line in asked]
 
 
-def test_query_asks_for_unlabeled_rows_only(recipe: Path, make_texts: Callable[..., Dataset]) -> None:
+def test_query_asks_for_unlabeled_rows_only(recipe: Path, make_texts: MakeTexts) -> None:
     rows = make_texts(30)
     labels = [label if row % 3 else None for row, label in enumerate(rows["label"])]
     file = recipe.parent / "partly.jsonl"
@@ -506,7 +583,7 @@ def test_query_asks_for_unlabeled_rows_only(recipe: Path, make_texts: Callable[.
     assert sorted(int(str(line["row"])) for line in asked) == list(range(0, 30, 3))
 
 
-def test_query_knows_which_column_is_the_label(recipe: Path, make_texts: Callable[..., Dataset]) -> None:
+def test_query_knows_which_column_is_the_label(recipe: Path, make_texts: MakeTexts) -> None:
     rows = make_texts(30)
     answers = [f"class {label}" if row % 3 else "NA" for row, label in enumerate(rows["label"])]
     file = recipe.parent / "partly.csv"
@@ -518,33 +595,36 @@ def test_query_knows_which_column_is_the_label(recipe: Path, make_texts: Callabl
     assert sorted(int(str(line["row"])) for line in asked) == list(range(0, 30, 3)), "those that say NA"
 
 
-def test_query_leaves_out_what_the_model_was_trained_on(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", str(recipe)]) == 0
-    trained = read_state(recipe.parent / "out")["annotations"]
-    next_query = str(recipe.parent / "next")
-    command = ["query", str(recipe), "--model_name_or_path", str(recipe.parent / "out"), "--output_dir", next_query]
+def test_query_leaves_out_what_the_model_was_trained_on(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = read_state(finished.out)["annotations"]
+    command = ["query", str(finished.recipe), "--model_name_or_path", str(finished.out)]
+    command += ["--output_dir", str(tmp_path / "next")]
     assert cli.main([*command, "--query_size", "33", "--candidate_size", "40"]) == 0
-    asked = {line["row"] for line in lines(Path(next_query) / "queries" / "round-00.jsonl")}
+    asked = {line["row"] for line in lines(tmp_path / "next" / "queries" / "round-00.jsonl")}
     assert asked == set(range(40)) - {entry["row"] for entry in trained}
     assert "33 of 33 rows" in capsys.readouterr().out
 
 
-def test_starting_afresh_loses_no_typed_label_and_a_refused_start_touches_nothing(recipe: Path) -> None:
-    assert cli.main(["run", str(recipe), "--num_rounds", "1"]) == 0
-    out = recipe.parent / "out"
+def test_starting_afresh_loses_no_typed_label_and_a_refused_start_touches_nothing(
+    finished: Finished, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [*finished.copy(out), "--start_afresh", "true"]
     typed = '{"row": 0, "label": 1}\n'
     (out / "queries" / "round-00.jsonl").write_text(typed)
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    assert cli.main(["run", str(recipe), "--start_afresh", "true", "--dataset_name", "gone.csv"]) == 2
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    assert cli.main(["run", str(recipe), "--start_afresh", "true", "--num_rounds", "1"]) == 0
+    before = contents(out)
+    assert cli.main([*command, "--dataset_name", "gone.csv"]) == 2
+    assert contents(out) == before
+    assert cli.main([*command, "--num_rounds", "1"]) == 0
     assert (out / "previous-1" / "queries" / "round-00.jsonl").read_text() == typed
     names = ("active_state.json", "labels.jsonl", "learning_curve.json", "learning_curve.png", "settings.json")
     assert all((out / "previous-1" / name).read_bytes() == before[out / name] for name in names)
 
 
 def test_starting_afresh_with_the_answers_in_its_folder_finds_them(
-    recipe: Path, make_texts: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+    recipe: Path, make_texts: MakeTexts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, data = make_texts(40), str(recipe.parent / "data" / "train.parquet")
     Dataset.from_dict({"text": rows["text"], "label": [0, 1, *[None] * 38]}).to_parquet(data)
@@ -575,7 +655,7 @@ def test_a_query_and_repeats_that_start_afresh_keep_what_was_typed(recipe: Path,
 
 
 def test_people_fill_in_the_query_files_until_the_rounds_are_done(
-    recipe: Path, make_texts: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+    recipe: Path, make_texts: MakeTexts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = make_texts(40)
     Dataset.from_dict({"text": rows["text"], "label": [0, 1, *[None] * 38]}).to_parquet(

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from hf_noise_al.commands.run_settings import FILE_NAME, refuse_other_inputs, save_settings, settings_of
+from hf_noise_al.commands.run_settings import refuse_other_inputs, save_settings, settings_of
+from hf_noise_al.files.run_names import SETTINGS_FILE
 from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import InvalidArgument
 
@@ -19,7 +20,7 @@ def settings(*flags: str) -> dict[str, Any]:
 
 def test_the_file_is_plain_json_of_all_that_decides(tmp_path: Path) -> None:
     save_settings(settings("--metric", "f1", "--label_column", "Ergebnis", "--class_names", "größer"), tmp_path / "new")
-    text = (tmp_path / "new" / FILE_NAME).read_text(encoding="utf-8")
+    text = (tmp_path / "new" / SETTINGS_FILE).read_text(encoding="utf-8")
     saved = json.loads(text)
     assert saved["model_config"] == {"model_type": "bert"} and saved["metric"] == ["f1"]
     assert saved["label_column"] == "Ergebnis" and "größer" in text
@@ -63,7 +64,7 @@ def test_a_path_is_where_it_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("text", [None, "{", "[]"])
 def test_without_a_sound_file_nothing_is_refused(text: str | None, tmp_path: Path) -> None:
     if text is not None:
-        (tmp_path / FILE_NAME).write_text(text)
+        (tmp_path / SETTINGS_FILE).write_text(text)
     refuse_other_inputs(settings("--metric", "f1"), tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from test_learning_curve import make_curve, make_study, with_rows
 
-from hf_noise_al.experiments.learning_curve import compare
+from hf_noise_al.experiments.comparison import compare
 from hf_noise_al.experiments.plotting import BASELINE_COLOR, draw_curves, plot_curves
 
 

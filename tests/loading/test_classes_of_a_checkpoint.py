@@ -16,8 +16,9 @@ from hf_noise_al import ActiveTrainer
 from hf_noise_al.commands.prepare import prepare
 from hf_noise_al.pool.pool_dataset import PoolDataset
 from hf_noise_al.settings.parsing import parse
+from hf_noise_al.tasks.label_column import with_targets
+from hf_noise_al.tasks.label_kinds import read_classes
 from hf_noise_al.tasks.masks.mask_targets import MaskTargets
-from hf_noise_al.tasks.targets import read_classes, with_targets
 from hf_noise_al.tasks.words.tags import TAGS, TagTargets, with_tags
 
 ONE_ROUND = {"num_rounds": 1, "max_steps": 1}

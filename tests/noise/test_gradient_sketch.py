@@ -285,8 +285,30 @@ def test_rows_do_not_depend_on_the_batch() -> None:
     model, inputs = sketch_models.build("bert")
     sketch = GradientSketch(model.double(), 1e-3, generator())
     together = sketch(model, inputs)
-    apart = [sketch(model, {k: v[i : i + 1] for k, v in inputs.items()}) for i in range(4)]
-    torch.testing.assert_close(torch.cat(apart), together)
+    for size in (1, 2):
+        apart = [sketch(model, {k: v[i : i + size] for k, v in inputs.items()}) for i in range(0, 4, size)]
+        torch.testing.assert_close(torch.cat(apart), together)
+
+
+def test_a_batch_of_hundreds_has_a_row_for_each_example() -> None:
+    model, rows = nn.Linear(4, 2), torch.randn(300, 4, generator=generator(1))
+    sketch = GradientSketch(model, 1e-3, generator(), observable=plain, num_projections=8)
+    found = sketch(model, {"input": rows})
+    torch.testing.assert_close(found[-3:], sketch(model, {"input": rows[-3:]}))
+    assert found.shape == (300, 8)
+
+
+def test_a_single_example_is_checked_beside_itself_with_what_is_not_per_example_left_as_it_is() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def observe(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+        seen.append((len(inputs["input"]), len(inputs["names"]), len(inputs["sizes"]), inputs["factor"].ndim))
+        rows: Tensor = model(inputs["input"]) * inputs["factor"]
+        return rows
+
+    sketch = GradientSketch(model := nn.Linear(4, 2), 1e-3, generator(), observable=observe)
+    sketch(model, {"input": torch.randn(1, 4), "names": ["a"], "sizes": [1, 2, 3], "factor": torch.tensor(2.0)})
+    assert set(seen) == {(2, 2, 3, 0), (1, 1, 3, 0)}
 
 
 def test_weight_gradients_are_not_computed() -> None:

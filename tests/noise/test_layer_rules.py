@@ -61,6 +61,8 @@ LAYERS: dict[str, tuple[Any, Tensor]] = {
     "batch norm of maps": (lambda: batch_norm(nn.BatchNorm2d, 6), images()),
     "batch norm of rows": (lambda: batch_norm(nn.BatchNorm1d, 5), tokens(SIZE, 5)),
     "batch norm of sequences": (lambda: batch_norm(nn.BatchNorm1d, 5), tokens(SIZE, 5, 7)),
+    "batch norm of maps cut in parts": (lambda: batch_norm(nn.BatchNorm2d, 6), images().repeat(2, 1, 1, 1)),
+    "group norm of maps cut in parts": (lambda: nn.GroupNorm(3, 6), images().repeat(2, 1, 1, 1)),
     "torch's RMS norm": (lambda: nn.RMSNorm(5), tokens(SIZE, 7, 5)),
     "another RMS norm": (lambda: PlusOneRMSNorm(5), tokens(SIZE, 7, 5)),
 }

@@ -93,6 +93,24 @@ def test_tensors_without_a_rule_are_differentiated_themselves(frozen: bool) -> N
     assert float(error) < 0.1
 
 
+class Scaled(Model):
+    """A weight of a single number, without dimensions."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert isinstance(self.other.weight, Tensor)
+        return self.linear(input) * self.other.weight  # type: ignore[no-any-return]
+
+
+def test_a_weight_without_dimensions_moves_outputs_as_its_gradient_says() -> None:
+    scale = nn.Module()
+    scale.weight = nn.Parameter(torch.tensor(1.5))  # type: ignore[assignment]
+    model, rows = Scaled(scale).double(), torch.randn(3, 4, generator=generator(1), dtype=torch.float64)
+    sketch = one_by_one(model, parameter_filter="^other", num_projections=20_000)
+    found, outputs = sketch(model, {"input": rows}), model(rows).detach()
+    exact = 1e-3 * 1.5 * model.linear(rows).detach() / outputs.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(found @ found.T / 20_000, exact @ exact.T, rtol=0.05, atol=1e-8)
+
+
 def test_used_weights_are_found_and_counted_with_their_module() -> None:
     model, rows = Functional(nn.Linear(4, 2)).double(), torch.randn(3, 4, dtype=torch.float64)
     sketch = one_by_one(model)
@@ -137,10 +155,18 @@ class DetachedConvolution(Model):
         return self.linear(self.other(input[:, None]).detach()[:, 0])  # type: ignore[no-any-return]
 
 
+class AsWideAsTheBatch(Model):
+    """As many outputs for each example as there are examples, all the same."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.linear(input)[:, :1].expand(-1, len(input))  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
     ("model", "text"),
     [
         (MixesExamples(nn.Linear(4, 2)), "the outputs of this model for an example depend on the others"),
+        (AsWideAsTheBatch(nn.Linear(4, 2)), "the outputs of this model for an example depend on the others"),
         (Detached(nn.Linear(4, 4)), r"cannot follow other\.weight: .* that the model detaches"),
         (DetachedConvolution(nn.Conv1d(1, 1, 1)), r"cannot follow other\.weight: .* that the model detaches"),
     ],

@@ -132,6 +132,14 @@ def test_noise_is_the_same_from_equal_generators_and_differs_from_draw_to_draw()
     assert not torch.equal(first[name], second[name])
 
 
+def test_every_tensor_and_every_draw_has_noise_of_its_own() -> None:
+    model = nn.Sequential(*(nn.Linear(3, 2, bias=False) for _ in range(4)))
+    drawn = [noise for seed in range(6) for noise in noise_of(model, seed=seed).values()]
+    unit = torch.stack([(noise / noise.norm()).flatten() for noise in drawn])
+    assert len(drawn) == 24
+    assert float((unit @ unit.T - torch.eye(24)).abs().max()) < 0.999
+
+
 def test_one_number_is_drawn_from_the_generator_whatever_the_filter() -> None:
     states = []
     for parameter_filter in ("weight", "all", "head"):

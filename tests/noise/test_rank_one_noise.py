@@ -46,6 +46,14 @@ def test_every_projection_is_the_product_with_one_rank_one_matrix() -> None:
     assert int(torch.linalg.matrix_rank(noise)) == 15
 
 
+@pytest.mark.parametrize(("width", "groups"), [(1, 1), (16, 1), (17, 2), (40, 3)])
+def test_sixteen_projections_share_four_vectors_on_each_side(width: int, groups: int) -> None:
+    gradient, _ = gradients()
+    noise = RankOneNoise(0)
+    assert noise.project("w", SHAPE, gradient, 0, width).shape == (2, width)
+    assert [drawn.shape for drawn in noise._drawn["w", 0]] == [(5, 4 * groups), (3, 4 * groups)]
+
+
 def test_forms_of_the_same_gradient_give_the_same() -> None:
     gradient, whole = gradients()
     torch.testing.assert_close(projected(gradient, 20), projected(Matrices(whole), 20))

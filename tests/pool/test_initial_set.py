@@ -33,6 +33,7 @@ def test_as_many_distinct_rows_as_asked(how: str, size: int) -> None:
 
 def test_stratified_keeps_the_shares() -> None:
     assert classes(initial_set(ROWS, 10, "stratified", LABELS, generator())) == [6, 3, 1, 0]
+    assert classes(initial_set(ROWS, 12, "stratified", LABELS, generator())) == [7, 4, 1, 0], "7.2, 3.6, 1.08, 0.12"
     assert classes(initial_set(ROWS, 50, "stratified", LABELS, generator())) in ([30, 15, 5, 0], [30, 15, 4, 1])
     assert classes(initial_set(ROWS, 100, "stratified", LABELS, generator())) == [60, 30, 9, 1]
 

@@ -79,6 +79,13 @@ def test_numbers_may_be_typed_as_text(answer: Any, label: float) -> None:
     assert NUMBER.spell(found) == label
 
 
+def test_as_many_numbers_as_the_model_has_outputs_are_read_however_many_these_are() -> None:
+    reader = LabelReader(None, 300, REGRESSION)
+    assert reader.read(0, list(range(300))) == [float(number) for number in range(300)]
+    with pytest.raises(ValueError, match="is not a list of 300 numbers, one per output"):
+        reader.read(0, list(range(299)))
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -114,6 +121,7 @@ def test_where_answers_are_read_by_the_task_labels_are_written_as_they_are() -> 
     [
         ({0: "bad", 1: "good"}, ("bad", "good")),
         ({"1": "good", "0": "bad"}, ("bad", "good")),
+        ({0: "Bad", 1: "Good"}, ("Bad", "Good")),
         ({0: "LABEL_0", 1: "LABEL_1"}, None),
         ({0: "LABEL_1", 1: "LABEL_0"}, ("LABEL_1", "LABEL_0")),
         ({0: "a"}, None),

@@ -1,5 +1,6 @@
 """The data set without labels, the labeled split, and labels as plain JSON."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,42 @@ def test_labels_become_plain_json(label: Any, num_labels: int | None, problem_ty
     (found,) = PoolDataset(make([None])).parse_labels([0], [label], num_labels, problem_type)
     assert found == expected
     assert repr(found) == repr(expected)
+
+
+def test_a_pool_has_rows() -> None:
+    with pytest.raises(ValueError, match="`train_dataset` is empty: there is nothing to label"):
+        PoolDataset(make([]))
+    assert len(PoolDataset(make([1]))) == 1
+
+
+def test_rows_are_checked_against_the_rows_there_are() -> None:
+    data = PoolDataset(make([None] * 3))
+    assert data.checked_rows("set_aside", [np.int64(2), 0]) == [2, 0]
+    for row in (3, -1):
+        with pytest.raises(ValueError, match=rf"`set_aside` names row {row}: rows of `train_dataset` are 0 to 2\."):
+            data.checked_rows("set_aside", [0, row])
+
+
+def test_what_a_task_prepared_is_restored_as_it_is_and_anything_else_is_read() -> None:
+    read = []
+
+    def read_answer(row: int, answer: object) -> str:
+        read.append((row, answer))
+        return f"read {answer}"
+
+    data = PoolDataset(make(["a", "b", None]), read_answer=read_answer)
+    reader = data.reader_for(None)
+    found = data.restore(reader, [0, 1, 2, -1, 3], ["a", "c", "d", "b", "e"])
+    assert found == ["a", "read c", "read d", "read b", "read e"]
+    assert read == [(1, "c"), (2, "d"), (-1, "b"), (3, "e")], "what is no row is for the pool to refuse"
+
+
+def test_labels_in_the_data_are_checked_as_any_where_no_task_prepared_them() -> None:
+    data = PoolDataset(make([5, 1]))
+    reader = data.reader_for(SimpleNamespace(config=SimpleNamespace(num_labels=2)))
+    assert data.restore(reader, [1], [1]) == [1]
+    with pytest.raises(ValueError, match="Cannot label row 0: the label 5 is outside the model's 2 classes"):
+        data.restore(reader, [0], [5])
 
 
 def test_names_of_classes_become_numbers() -> None:

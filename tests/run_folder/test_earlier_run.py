@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_noise_al.commands.run import PICTURE
-from hf_noise_al.commands.run_settings import FILE_NAME as SETTINGS
-from hf_noise_al.experiments.learning_curve import FILE_NAME
+from hf_noise_al.files.run_names import CURVE_FILE, PICTURE_FILE, SETTINGS_FILE
 from hf_noise_al.run_folder.earlier_run import keep_earlier_run, refuse_own_file
 
-HUMAN = {"active_state.json", "labels.jsonl", SETTINGS, FILE_NAME, PICTURE, "queries/round-00.jsonl"}
+HUMAN = {"active_state.json", "labels.jsonl", SETTINGS_FILE, CURVE_FILE, PICTURE_FILE, "queries/round-00.jsonl"}
 ANSWERED, OPEN = '{"row": 1, "label": "b"}\n', '{"row": 2, "label": null}\n'
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,39 @@ def test_the_first_version_is_read_and_written_in_the_form_of_today(path: Path, 
     assert ActiveState.load(path, FINGERPRINT).pool.annotations == example().pool.annotations
 
 
+def test_what_was_never_written_is_not_saved(path: Path) -> None:
+    assert not example().is_saved(path, FINGERPRINT)
+
+
+def test_labels_of_an_earlier_run_and_of_every_round_so_far_are_read(path: Path) -> None:
+    notes = [Annotation(row, 0, number) for row, number in enumerate((-1, 0, 1))]
+    ActiveState(Pool(9, notes), [RoundRecord(0, 2, 2, 1.0, 0.0)]).save(path, FINGERPRINT)
+    assert ActiveState.load(path, FINGERPRINT).pool.annotations == notes
+
+
+def test_a_run_afresh_goes_on_in_the_files_where_nothing_but_given_labels_was_in_them(path: Path) -> None:
+    state = ActiveState(Pool(9, [Annotation(4, 1, 0, given=True)]), pending=PendingQuery(0, [7], [None], 0.0, 1))
+    state.save(path, FINGERPRINT)
+    fresh = state.afresh()
+    assert fresh.pool.annotations == state.pool.annotations and fresh.pending is None and fresh.history == []
+    fresh.save(path, FINGERPRINT)
+    assert ActiveState.load(path, FINGERPRINT).pending is None
+
+
+@pytest.mark.parametrize("lost", ["a label", "a round"])
+def test_a_run_afresh_does_not_write_over_what_would_be_lost(path: Path, lost: str) -> None:
+    state = ActiveState(Pool(9, [Annotation(4, 1, 0, given=True)]))
+    if lost == "a label":
+        state.pool.annotate([5], [1], 0)
+    else:
+        state.history.append(RoundRecord(0, 1, 1, 1.0, 0.0))
+    state.save(path, FINGERPRINT)
+    fresh = state.afresh()
+    assert fresh.pool.labeled_rows == [4] and fresh.history == []
+    with pytest.raises(ValueError, match="was changed by another process"):
+        fresh.save(path, FINGERPRINT)
+
+
 def test_without_pending_query(path: Path) -> None:
     ActiveState(Pool(2)).save(path, {})
     assert ActiveState.load(path, {}).pending is None
@@ -218,6 +252,8 @@ DAMAGES: dict[str, Any] = {
     "fewer asked than pending": {"pending": {**PENDING, "asked": 1}},
     "seconds of text": {"acquisition_seconds": "2"},
     "seconds below zero": {"acquisition_seconds": -1.0},
+    "seconds without end": {"acquisition_seconds": math.inf},
+    "seconds that are no number": {"acquisition_seconds": math.nan},
     "history of numbers": {"history": [1]},
     "a round is missing": {"history": [{**RECORD, "round": 1}]},
     "more labels in the history": {"history": [{**RECORD, "num_labeled": 4, "query_size": 4}]},

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from hf_noise_al.selection import distances
-from hf_noise_al.selection.distances import largest_entry, lower, scale_factors, scaled, squared_distances
+from hf_noise_al.selection.distances import FEW_CENTERS, largest_entry, lower, scale_factors, scaled, squared_distances
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -40,6 +40,18 @@ def test_lower_is_the_least_of_all_distances_to_the_last_bit(dtype: torch.dtype,
     assert torch.equal(bounds, before)
 
 
+@pytest.mark.parametrize("spread", [1e-16, 1e-15, 3e-15])
+def test_lower_leaves_room_for_the_rounding_of_wide_products(spread: float) -> None:
+    source = generator(1)
+    points = 3 + torch.randn(2, 20_000, generator=source, dtype=torch.float64)
+    rows, centers = (
+        many + spread * torch.randn(many.shape, generator=source, dtype=torch.float64)
+        for many in (points.repeat(10, 1), points.repeat(5, 1))
+    )
+    every = torch.stack([squared_distances(rows, center) for center in centers], dim=1)
+    assert torch.equal(lower(every[:, 0], rows, centers)[0], every.amin(dim=1))
+
+
 def test_lower_leaves_the_marks_of_chosen_rows_and_zeros() -> None:
     rows = torch.zeros(3, 2)
     assert lower(torch.tensor([-1.0, 0.0, 5.0]), rows, torch.ones(20, 2))[0].tolist() == [-1, 0, 2]
@@ -65,6 +77,22 @@ def test_lower_computes_few_of_the_distances_between_rows_at_random(monkeypatch:
     lowered, _ = lower(rows.square().sum(dim=1), rows, centers)
     assert sum(computed) < 2 * len(rows)
     assert (lowered < rows.square().sum(dim=1)).any()
+
+
+@pytest.mark.parametrize("num_centers", [1, FEW_CENTERS, FEW_CENTERS + 1, 30])
+def test_lower_says_what_it_took_with_half_a_distance_for_each_pair_of_its_filter(
+    monkeypatch: pytest.MonkeyPatch, num_centers: int
+) -> None:
+    computed = []
+
+    def counting(rows: Tensor, centers: Tensor) -> Tensor:
+        computed.append(len(rows))
+        return squared_distances(rows, centers)
+
+    monkeypatch.setattr(distances, "squared_distances", counting)
+    rows, centers = torch.randn(50, 3, generator=generator()), torch.randn(num_centers, 3, generator=generator(1))
+    _, took = lower(rows.square().sum(dim=1), rows, centers)
+    assert took == sum(computed) + (50 * num_centers // 2 if num_centers > FEW_CENTERS else 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -185,6 +185,22 @@ def test_centers_are_kept_for_an_eighth_of_the_rows_at_most() -> None:
     assert choose(rows, 200, block_rows=5).tolist() == plain(rows, 200)
 
 
+@pytest.mark.parametrize("block_rows", [2, 20])
+def test_the_farthest_row_is_told_with_its_squared_distance(block_rows: int) -> None:
+    rows = torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0], [-3.0, 4.0], [6.0, 8.0]])
+    lazy = LazyDistances(rows, rows.dtype, (), True, 3, block_rows)
+    assert lazy.farthest() == (100.0, 4)
+    lazy.add(lazy.row(4), 4)
+    assert lazy.farthest() == (25.0, 1), "the lowest position among equals"
+    assert LazyDistances(rows[:0], rows.dtype, (), True, 3, block_rows).farthest() == (-math.inf, None)
+
+
+@pytest.mark.parametrize(("width", "block_rows"), [(64, 8192), (1000, 524), (100_000, 256)])
+def test_a_block_holds_half_a_million_numbers_but_no_fewer_than_256_rows(width: int, block_rows: int) -> None:
+    lazy = LazyDistances(torch.zeros(1, width), torch.float32, (), True, 1)
+    assert lazy.block_rows == block_rows
+
+
 def test_leading_takes_the_lowest_positions_among_equals() -> None:
     values = torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0, 2.0, -1.0])
     assert leading(values, 1).tolist() == [1]

@@ -13,6 +13,7 @@ from segmentation_data import NAMES, VALUE_OF_VOID, make_scenes
 from transformers import PretrainedConfig
 
 from hf_noise_al.settings.arguments import DataArguments
+from hf_noise_al.tasks.masks.mask_arrays import VOID, decode_mask, encode_mask
 from hf_noise_al.tasks.masks.mask_targets import (
     MaskTargets,
     answers_as_masks,
@@ -20,7 +21,6 @@ from hf_noise_al.tasks.masks.mask_targets import (
     trained_mask_classes,
     with_masks,
 )
-from hf_noise_al.tasks.masks.masks import VOID, decode_mask, encode_mask
 
 TARGETS = MaskTargets(class_names=NAMES, values=(0, 1, 2), void=(VALUE_OF_VOID,), image_column="image")
 

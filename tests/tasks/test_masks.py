@@ -8,16 +8,15 @@ import PIL.Image
 import pytest
 import torch
 
-from hf_noise_al.tasks.masks.masks import (
+from hf_noise_al.tasks.masks.mask_arrays import (
     VOID,
     decode_mask,
-    decoded_image,
     encode_mask,
     flatten_masks,
-    open_image,
     read_mask,
     unflatten_masks,
 )
+from hf_noise_al.tasks.pictures import decoded_image, open_image
 
 MASK = np.array([[0, 1, 2], [2, 1, 9]])
 

@@ -13,7 +13,9 @@ from transformers import EvalPrediction
 from hf_noise_al.pool.problem_type import MULTI_LABEL, REGRESSION
 from hf_noise_al.tasks import Targets
 from hf_noise_al.tasks import metrics as module
-from hf_noise_al.tasks.metrics import GLUE_METRICS, check_best_metric, curve_metric, is_greater_better, load_metrics
+from hf_noise_al.tasks.curve_metric import check_best_metric, curve_metric, is_greater_better
+from hf_noise_al.tasks.measures import GLUE_METRICS
+from hf_noise_al.tasks.metrics import load_metrics
 from hf_noise_al.tasks.targets import SINGLE_LABEL
 
 BINARY = Targets(SINGLE_LABEL, ("no", "yes"))

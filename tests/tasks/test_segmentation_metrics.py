@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from transformers import EvalPrediction
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
+from hf_noise_al.tasks.masks.mask_arrays import VOID, flatten_masks
 from hf_noise_al.tasks.masks.mask_targets import MaskTargets
-from hf_noise_al.tasks.masks.masks import VOID, flatten_masks
 from hf_noise_al.tasks.masks.segmentation_metrics import (
     SegmentationMetrics,
     count_pixels,

@@ -18,7 +18,7 @@ from hf_noise_al.loading.processors import load_image_processor
 from hf_noise_al.pool.problem_type import MULTI_LABEL, REGRESSION
 from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 from hf_noise_al.tasks import TASKS, Prepared
-from hf_noise_al.tasks.images.image_classification import as_image
+from hf_noise_al.tasks.pictures import as_image
 from hf_noise_al.tasks.targets import SINGLE_LABEL
 
 TEXTS = ["a good film", "a bad book", "the dog was very good", "poor cat"]

@@ -15,7 +15,7 @@ from hf_noise_al.commands.prepare import prepare
 from hf_noise_al.settings.arguments import DataArguments
 from hf_noise_al.settings.parsing import parse
 from hf_noise_al.tasks import TASKS, Prepared
-from hf_noise_al.tasks.text.tokens import padding_collator
+from hf_noise_al.tasks.token_batches import padding_collator
 
 END = "<|endoftext|>"
 ALPHABET = {symbol: number for number, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}

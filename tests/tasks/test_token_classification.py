@@ -29,7 +29,7 @@ from hf_noise_al.pool.pool_dataset import PoolDataset
 from hf_noise_al.settings.arguments import DataArguments, ModelArguments
 from hf_noise_al.tasks import TASKS, Prepared
 from hf_noise_al.tasks.words.tags import TAGS, TagTargets
-from hf_noise_al.tasks.words.words import word_processor, word_starts
+from hf_noise_al.tasks.words.word_tokens import word_processor, word_starts
 
 TASK = TASKS["token_classification"]
 NAMES = ["O", "B-PER", "I-PER", "B-LOC"]
@@ -320,7 +320,7 @@ def test_a_tokenizer_that_does_not_know_words_is_refused(monkeypatch: pytest.Mon
     class Slow:
         is_fast = False
 
-    monkeypatch.setattr("hf_noise_al.tasks.words.words.load_tokenizer", lambda model: Slow())
+    monkeypatch.setattr("hf_noise_al.tasks.words.word_tokens.load_tokenizer", lambda model: Slow())
     with pytest.raises(ValueError, match="Slow cannot tell which tokens belong to a word. Name a model with a fast"):
         word_processor(ModelArguments(model_name_or_path="x"), DataArguments(dataset_name="x"), rows_of(TAGGED))
 

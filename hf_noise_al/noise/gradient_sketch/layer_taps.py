@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ...refusals import Refusal
 from .layer_rules import layer_input
 from .weight_use import Held
 
@@ -17,7 +18,7 @@ See: TypeAlias = Callable[[nn.Module, dict[str, str], Tensor, Tensor], None]
 """Told of each layer on the way back: the module, its tensors' names, its `layer_input`, its output's gradient."""
 
 
-class UnsupportedModuleError(ValueError):
+class UnsupportedModuleError(Refusal):
     """A perturbed weight is used in a way that the gradient sketch has no rule for."""
 
 

@@ -13,34 +13,22 @@ from transformers import AutoModelForImageClassification
 from ...augmentation import ImageAugmentation
 from ...loading.processors import load_image_processor
 from ...observables.base import probabilities
-from ...pool.places import row_at
 from ...pool.problem_type import MULTI_LABEL
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import Collator, Prepared, Task, stack_column
-from ..columns import find_image_column
-from ..targets import CLASSES, SINGLE_LABEL
+from ..label_kinds import CLASSES
+from ..pictures import as_image, as_stored, image_columns, image_mode, in_mode, process_images, require_images
+from ..targets import SINGLE_LABEL
 from . import (
     small_convnets,  # noqa: F401  # recipes name their types
     small_resnet,  # noqa: F401  # recipes name their types
 )
 
 
-def image_columns(dataset: Dataset, arguments: DataArguments, label_column: str) -> tuple[str, ...]:
-    """Return the column of the image."""
-    return (find_image_column(dataset, arguments.image_column),)
-
-
 def image_processor(model: ModelArguments, arguments: DataArguments, pool: Dataset) -> Any:
     """Return the image processor of the model, or a plain one for images of `image_size`."""
     return load_image_processor(model, arguments.image_size)
-
-
-def require_images(dataset: Dataset, columns: Sequence[str], place: str) -> None:
-    """Refuse the first missing image; what is in it shows when it is encoded."""
-    column = dataset.data.column(columns[0])
-    if column.null_count:
-        row = next(row for row, value in enumerate(dataset.select_columns(columns[0])) if value[columns[0]] is None)
-        raise ValueError(f"Column `{columns[0]}` of {place} has no image in {row_at(place, row)}. Remove such rows.")
 
 
 def encode_images(dataset: Dataset, columns: Sequence[str], processor: Any, arguments: DataArguments) -> Dataset:
@@ -62,7 +50,7 @@ def encode_images(dataset: Dataset, columns: Sequence[str], processor: Any, argu
         pixels = [np.asarray(found, dtype=np.float32) for found in process_images(processor, images)]
         for number, found in zip(numbers, pixels, strict=True):
             if found.shape != (shape or pixels[0].shape):
-                raise ValueError(
+                raise Refusal(
                     f"Column `{name}`, row {number}: the image processor makes an array of {found.shape} of it, and "
                     f"one of {shape} of row 0. Use a processor that resizes or crops all images to one size."
                 )
@@ -82,24 +70,6 @@ def encode_images(dataset: Dataset, columns: Sequence[str], processor: Any, argu
     return encoded.with_format("numpy", columns=["pixel_values"], output_all_columns=True)
 
 
-def as_stored(dataset: Dataset, column: str) -> Dataset:
-    """Return `dataset` with the images of `column` as bytes and paths, not decoded; other columns stay as they are."""
-    if isinstance(dataset.features[column], Image):
-        return dataset.cast_column(column, Image(decode=False))
-    return dataset
-
-
-def image_mode(processor: Any) -> str:
-    """Return the mode of the images that `processor` is made for, as Pillow names modes: "L" or "RGB"."""
-    return "L" if getattr(processor, "do_convert_rgb", None) is False else "RGB"
-
-
-def process_images(processor: Any, images: Sequence[PIL.Image.Image]) -> Any:
-    """Return what `processor` makes of each image: (C, H, W)."""
-    arrays = [np.asarray(image).reshape(image.height, image.width, -1) for image in images]
-    return processor(arrays, input_data_format="channels_last")["pixel_values"]
-
-
 def read_image(value: Any, feature: Any, mode: str, where: str) -> PIL.Image.Image:
     """Return what a column of type `feature` stores as an image of `mode`, as Pillow names modes: "L", "RGB".
 
@@ -111,39 +81,10 @@ def read_image(value: Any, feature: Any, mode: str, where: str) -> PIL.Image.Ima
             value = Image(mode=feature.mode).decode_example(value)
         except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error ...
             reason = str(error).split(" <_io")[0] or type(error).__name__
-            raise ValueError(
+            raise Refusal(
                 f"{where}: cannot read the image ({reason}). Remove the row, or put a whole image file in its place."
             ) from error
     return in_mode(as_image(value, where), mode)
-
-
-def in_mode(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
-    """Return `image` in `mode`, "L" or "RGB"; 16 bits of gray become 8."""
-    if image.mode.startswith("I;16"):  # converted, everything above 255 would be white
-        image = PIL.Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-    return image.convert(mode)
-
-
-def as_image(value: Any, where: str) -> PIL.Image.Image:
-    """Return `value`, an image or an array (H, W) or (H, W, C) of bytes or of fractions from 0 to 1, as an image."""
-    if isinstance(value, PIL.Image.Image):
-        return value
-    try:
-        given = np.asarray(value)
-        array = given.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} is no image: found {type(value).__name__}. Store images, or arrays.") from error
-    if array.ndim == 3 and array.shape[2] not in (1, 3) and array.shape[0] in (1, 3):
-        array = np.moveaxis(array, 0, 2)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim not in (2, 3) or not array.size or not bool(((array >= 0) & (array <= 255)).all()):
-        raise ValueError(
-            f"{where} is no image: an array of shape {array.shape} or values that are no pixels. "
-            "Store arrays (height, width) or (height, width, 3) with values from 0 to 255, or from 0 to 1."
-        )
-    scale = 255 if given.dtype.kind == "f" and array.max() <= 1 else 1
-    return PIL.Image.fromarray(np.round(array * scale).astype(np.uint8))
 
 
 def image_augmentation(arguments: DataArguments, prepared: Prepared) -> ImageAugmentation | None:
@@ -156,7 +97,7 @@ def image_augmentation(arguments: DataArguments, prepared: Prepared) -> ImageAug
     padding = arguments.crop_padding if "crop" in asked else 0
     height, width = prepared.pool.features["pixel_values"].shape[1:]
     if padding >= min(height, width):
-        raise ValueError(
+        raise Refusal(
             f"`crop_padding: {padding}` can move images of {height} x {width} pixels out of sight. Lower it; 4 is "
             "usual for 32 x 32."
         )

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
+from ...refusals import Refusal
+
 
 class SmallVggConfig(PretrainedConfig):
     """VGG-16 as is usual for images of 32 x 32 pixels: batch norm behind every convolution, dense layers of 512.
@@ -57,11 +59,11 @@ class SmallVggConfig(PretrainedConfig):
         self.kernel_size, self.padding, self.batch_norm = kernel_size, padding, batch_norm
         self.dense_sizes, self.dropout = list(dense_sizes), dropout
         if not self.hidden_sizes or len(self.hidden_sizes) != len(self.depths):
-            raise ValueError(
+            raise Refusal(
                 f"`hidden_sizes` {self.hidden_sizes} and `depths` {self.depths} must have one number for each stage."
             )
         if self.map_size() < 1:
-            raise ValueError(
+            raise Refusal(
                 f"Images of {image_size} x {image_size} pixels are too small for {len(self.depths)} stages: nothing "
                 "is left of them. Raise `image_size`, or take fewer stages."
             )
@@ -135,7 +137,7 @@ class ConvolutionalBody(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Return the features that the output head sees."""
         if pixel_values.shape[1:] != self.image_shape:
-            raise ValueError(
+            raise Refusal(
                 f"The model is made for images (channels, height, width) of {self.image_shape}, found "
                 f"{tuple(pixel_values.shape[1:])}. Set `image_size` and `num_channels` in `model_config` to that."
             )

@@ -23,6 +23,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
+from ...refusals import Refusal
+
 STAGES = 4
 """How many of a backbone's last stages the head looks at."""
 
@@ -184,7 +186,7 @@ def feature_maps(backbone: nn.Module, pixel_values: Tensor) -> list[Tensor]:
         height, width = (side // patch for side in pixel_values.shape[2:])
         if height * width <= last.shape[1]:  # class tokens and registers come first
             return [last[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))]
-    raise ValueError(
+    raise Refusal(
         f"{type(backbone).__name__} gives outputs of shape {tuple(last.shape)} for images, no map of features. "
         "Use a model with a head for semantic segmentation, or one that `AutoBackbone` knows."
     )
@@ -203,7 +205,7 @@ def _make_backbone(config: Any) -> nn.Module:
 def _channels_of_maps(config: Any) -> list[int]:
     """Return how many channels the maps of a backbone have, found without weights."""
     if not hasattr(config, "num_channels"):
-        raise ValueError(
+        raise Refusal(
             f"A {config.model_type} model does not look at images. Use a model for semantic segmentation or a vision "
             "backbone, such as ResNet."
         )

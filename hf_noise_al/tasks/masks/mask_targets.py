@@ -15,11 +15,14 @@ from transformers.utils import logging
 from ...pool.columns import item_feature
 from ...pool.places import row_at
 from ...pool.pool import Label
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments
 from ..columns import find_image_column
-from ..images.image_classification import as_stored
-from ..targets import LabelKind, Targets, by_place, with_label_column
-from .masks import VOID, Mask, decode_mask, encode_mask, is_encoded, open_image, place_of, read_mask
+from ..label_column import with_label_column
+from ..label_kinds import LabelKind
+from ..pictures import as_stored, open_image, place_of
+from ..targets import Targets, by_place
+from .mask_arrays import VOID, Mask, decode_mask, encode_mask, is_encoded, read_mask
 
 logger = logging.get_logger(__name__)
 
@@ -40,7 +43,7 @@ class MaskTargets(Targets):
 
     @property
     def feature(self) -> Any:
-        """Return the feature of the column ``labels``: masks as text, see `masks.encode_mask`."""
+        """Return the feature of the column ``labels``: masks as text, see `mask_arrays.encode_mask`."""
         return Value("string")
 
     def head(self) -> dict[str, Any]:
@@ -56,7 +59,7 @@ class MaskTargets(Targets):
         values = dict(zip(self.class_names, self.values, strict=True))
         lost = [name for name in names if name not in values]
         if lost:
-            raise ValueError(f"The class {lost[0]} has no mask value. List all classes in `class_names`.")
+            raise Refusal(f"The class {lost[0]} has no mask value. List all classes in `class_names`.")
         ordered = tuple(dict.fromkeys((*names, *self.class_names)))
         return replace(self, class_names=ordered, values=tuple(values[name] for name in ordered))
 
@@ -93,19 +96,19 @@ class MaskTargets(Targets):
         if is_encoded(value):
             classes = decode_mask(value, where)
             if int(classes.max()) >= self.num_labels:
-                raise ValueError(f"{where}: class {classes.max()} is outside the {self.num_labels} classes.")
+                raise Refusal(f"{where}: class {classes.max()} is outside the {self.num_labels} classes.")
         else:
             classes = self.classes(read_mask(_file(value, where, folders), where), where)
         if classes.shape != size:
             found, wanted = (f"{height} x {width}" for height, width in (classes.shape, size))
-            raise ValueError(
+            raise Refusal(
                 f"{where}: the mask has {found} pixels (height x width), its image {wanted}. Give both the same size."
             )
         return encode_mask(classes)
 
-    def _no_class(self, value: int, where: str) -> ValueError:
+    def _no_class(self, value: int, where: str) -> Refusal:
         ends = f"{self.values[0]} to {self.values[-1]}" if len(self.values) > 8 else ", ".join(map(str, self.values))
-        return ValueError(
+        return Refusal(
             f"{where}: the mask value {value} is none of the {self.num_labels} classes ({ends}) and not void "
             f"({', '.join(map(str, self.void))}). Correct the mask, list all classes in `class_names`, or add the "
             "value to `void_label`."
@@ -153,7 +156,7 @@ def with_masks(dataset: Dataset, column: str, targets: Targets, place: str, comp
     for row, example in enumerate(_undecoded(dataset, column, targets.image_column)):
         mask, image = example[column], example[targets.image_column]
         if mask is None and complete:
-            raise ValueError(
+            raise Refusal(
                 f"Column `{column}` of {place} has no mask in {row_at(place, row)}. Rounds are measured on labeled "
                 "rows: name another `eval_split`, or remove such rows."
             )
@@ -195,7 +198,7 @@ def _undecoded(dataset: Dataset, *columns: str) -> Dataset:
 
 def _targets(names: tuple[str, ...], values: tuple[int, ...], void: tuple[int, ...], image_column: str) -> MaskTargets:
     if len(names) < 2:
-        raise ValueError(
+        raise Refusal(
             f"The masks have {len(names)} class{'' if len(names) == 1 else 'es'} beside void "
             f"({', '.join(map(str, void))}): nothing to tell apart. List all classes in `class_names`."
         )
@@ -228,7 +231,7 @@ def _from_json(path: Path) -> dict[int, str] | list[str]:
             return [str(name) for name in content]
         return {int(value): str(name) for value, name in content.items()}
     except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"Cannot read `class_names` from {path}: {error}. It should hold {expected}.") from error
+        raise Refusal(f"Cannot read `class_names` from {path}: {error}. It should hold {expected}.") from error
 
 
 def _declared(feature: Any) -> list[str]:
@@ -257,4 +260,4 @@ def _file(value: Any, where: str, folders: Sequence[Path]) -> Any:
     for path in (Path(value).expanduser(), *(folder / value for folder in folders)):
         if path.is_file():
             return {"bytes": None, "path": str(path)}
-    raise ValueError(f"{where}: there is no file {value}. Write the path of a PNG, or the mask as rows of numbers.")
+    raise Refusal(f"{where}: there is no file {value}. Write the path of a PNG, or the mask as rows of numbers.")

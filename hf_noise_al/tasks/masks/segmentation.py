@@ -15,13 +15,24 @@ from ...loading.models import load_model_config
 from ...loading.processors import load_image_processor, plain_image_processor
 from ...observables.pixels import segmentation_map
 from ...pool.pool import Label
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import ONE_CLASS_EACH, Collator, Prepared, Task
 from ..columns import find_image_column
-from ..images.image_classification import as_stored, image_columns, image_mode, in_mode, process_images, require_images
+from ..pictures import (
+    as_stored,
+    decoded_image,
+    image_columns,
+    image_mode,
+    in_mode,
+    open_image,
+    place_of,
+    process_images,
+    require_images,
+)
 from .backbone_segmenter import AutoSegmenter
+from .mask_arrays import decode_mask, flatten_masks
 from .mask_targets import MASKS, SEMANTIC_SEGMENTATION, answers_as_masks
-from .masks import decode_mask, decoded_image, flatten_masks, open_image, place_of
 from .segmentation_metrics import count_pixels, load_segmentation_metrics, segmentation_loss
 
 logger = logging.get_logger(__name__)
@@ -42,7 +53,7 @@ def segmentation_processor(model: ModelArguments, arguments: DataArguments, pool
     size = (arguments.image_size,) * 2 if arguments.image_size else None
     size = size or (None if own is None else _size_of(own)) or _common_size(pool, arguments)
     if size is None:
-        raise ValueError(
+        raise Refusal(
             "The images of the pool differ in size, and the model has no image processor that says which to take. "
             "Set `image_size`, such as 256."
         )

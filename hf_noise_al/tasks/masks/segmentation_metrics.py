@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from transformers import EvalPrediction
 
 from ...measuring.intervals import Interval
+from ...refusals import Refusal
 from ...settings.recipe import did_you_mean
 from ..metrics import diverged
 from ..score_intervals import draw_counts, interval_of, interval_of_mean, iou, recall
 from ..targets import Targets
-from .masks import VOID, unflatten_masks
+from .mask_arrays import VOID, unflatten_masks
 
 SUMMARIES = ("mean_iou", "mean_accuracy", "overall_accuracy")
 _DIVERGED = -1
@@ -38,7 +39,7 @@ def segmentation_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor |
 
     Args:
         outputs: Of the model, with logits (B, C, h, w); they are brought to the size of each mask.
-        labels: Masks, see `hf_noise_al.tasks.masks.masks.flatten_masks`.
+        labels: Masks, see `hf_noise_al.tasks.masks.mask_arrays.flatten_masks`.
         num_items_in_batch: Labels in all batches of an optimizer step: the batch counts by its share of them.
     """
     total, count = [], torch.zeros((), device=labels.device)
@@ -152,7 +153,7 @@ def load_segmentation_metrics(names: Sequence[str], targets: Targets) -> Segment
     """
     for name in names:
         if name not in SUMMARIES:
-            raise ValueError(
+            raise Refusal(
                 f"Unknown metric {name} for segmentation.{did_you_mean(name, SUMMARIES)} There are: "
                 f"{', '.join(SUMMARIES)}, and IoU and accuracy of each class; `metric_for_curve` takes one of them."
             )

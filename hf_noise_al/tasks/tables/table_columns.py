@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ...files.shown_text import listed, one_line
 from ...pool.columns import LABEL_COLUMNS
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments
 from ...settings.recipe import did_you_mean
 from ..columns import require_column
@@ -35,7 +36,7 @@ def table_columns(dataset: Dataset, arguments: DataArguments, label_column: str)
     left_out = {} if arguments.feature_columns else _no_inputs(dataset, columns, arguments)
     inputs = tuple(name for name in columns if name not in left_out)
     if not inputs:
-        raise ValueError(
+        raise Refusal(
             f"No input column is left of: {listed(dataset.column_names)}.{_told(left_out)} Name some with "
             "`feature_columns`, or fewer with `ignore_columns`."
         )
@@ -58,16 +59,16 @@ def trained_columns(
     columns = processor.columns
     for name in columns:
         if name not in dataset.column_names:
-            raise ValueError(
+            raise Refusal(
                 f"The data has no column `{name}`, which the model was trained with."
                 f"{did_you_mean(name, dataset.column_names)} It has: {listed(dataset.column_names)}."
             )
     if label_column in columns:
-        raise ValueError(f"The label, `{label_column}`, is one of the inputs that the model was trained with.")
+        raise Refusal(f"The label, `{label_column}`, is one of the inputs that the model was trained with.")
     ignored = set(arguments.ignore_columns or [])
     asked = set(arguments.feature_columns or columns) - {*LABEL_COLUMNS}
     if asked - ignored != set(columns):
-        raise ValueError(
+        raise Refusal(
             f"`feature_columns` and `ignore_columns` ask for other inputs than those that the model was trained with: "
             f"{listed(columns)}. Leave them out."
         )
@@ -90,12 +91,12 @@ def _require_known_names(dataset: Dataset, arguments: DataArguments, label_colum
         for name in getattr(arguments, role) or []:
             require_column(dataset, name, role)
     if label_column in (arguments.feature_columns or []):
-        raise ValueError(f"`feature_columns` names the label, `{label_column}`. Leave it out.")
+        raise Refusal(f"`feature_columns` names the label, `{label_column}`. Leave it out.")
 
 
 def _require_no_input(dataset: Dataset) -> None:
     if INPUT in dataset.column_names:
-        raise ValueError(f"The data has a column `{INPUT}`, the name of the model's input. Rename the column.")
+        raise Refusal(f"The data has a column `{INPUT}`, the name of the model's input. Rename the column.")
 
 
 def _no_inputs(dataset: Dataset, columns: Sequence[str], arguments: DataArguments) -> dict[str, str]:

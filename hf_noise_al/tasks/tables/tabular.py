@@ -13,9 +13,11 @@ from ...files.shown_text import listed
 from ...loading.models import load_model_config
 from ...observables.base import features, probabilities
 from ...pool.problem_type import MULTI_LABEL, REGRESSION
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import CLASSES_ALONE, Collator, Task, stack_column
-from ..targets import CLASSES, NUMBERS, SINGLE_LABEL
+from ..label_kinds import CLASSES, NUMBERS
+from ..targets import SINGLE_LABEL
 from .table_columns import INPUT, is_category, is_number, table_columns, trained_columns
 from .tabular_model import TabularMLPConfig, TabularMLPForPrediction
 from .tabular_processor import TabularProcessor, as_numbers
@@ -31,7 +33,7 @@ def require_table(dataset: Dataset, columns: Sequence[str], place: str) -> None:
         if is_number(kind):
             as_numbers(dataset[name][:], f"Column `{name}` of {place}")
         elif not is_category(kind) and kind != Value("null"):
-            raise ValueError(
+            raise Refusal(
                 f"Column `{name}` of {place} holds neither numbers nor text: found {_shown(kind)}. Turn it into one of "
                 f"them, or leave it out: `ignore_columns: [{name}]`."
             )
@@ -41,7 +43,7 @@ def table_processor(model: ModelArguments, arguments: DataArguments, pool: Datas
     """Return the processor of a trained model, or one that is still to be fitted."""
     config = load_model_config(model, {})
     if not isinstance(config, TabularMLPConfig):
-        raise ValueError(
+        raise Refusal(
             f"A {config.model_type} model does not read tables. Set `model_config: {{model_type: "
             f"{TabularMLPConfig.model_type}}}`, or name a folder with a model that such a run left."
         )
@@ -51,9 +53,9 @@ def table_processor(model: ModelArguments, arguments: DataArguments, pool: Datas
     try:
         processor = TabularProcessor.from_pretrained(source, revision=model.model_revision)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"Cannot load the processor of {source}: {error}") from error
+        raise Refusal(f"Cannot load the processor of {source}: {error}") from error
     if not processor.columns:
-        raise ValueError(f"The processor of {source} knows no columns. Name a folder that a tabular run left.")
+        raise Refusal(f"The processor of {source} knows no columns. Name a folder that a tabular run left.")
     return processor
 
 

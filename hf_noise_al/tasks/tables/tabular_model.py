@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 
 from ...pool.problem_type import MULTI_LABEL, REGRESSION
+from ...refusals import Refusal
 from .target_scale import TargetScale
 
 
@@ -44,14 +45,14 @@ class TabularMLPConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
     ) -> None:
         sizes = [num_features, *hidden_sizes]
         if not hidden_sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
-            raise ValueError(
+            raise Refusal(
                 f"`hidden_sizes` is {list(hidden_sizes)}, `num_features` is {num_features}. Give at least one hidden "
                 "layer, and whole numbers from 1."
             )
         if hidden_act not in ACT2FN:
-            raise ValueError(f"Unknown `hidden_act` {hidden_act}. Use one of transformers, such as relu, gelu or tanh.")
+            raise Refusal(f"Unknown `hidden_act` {hidden_act}. Use one of transformers, such as relu, gelu or tanh.")
         if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` is {dropout}. Set it to at least 0 and below 1.")
+            raise Refusal(f"`dropout` is {dropout}. Set it to at least 0 and below 1.")
         self.num_features = num_features
         self.hidden_sizes = list(hidden_sizes)
         self.hidden_act = hidden_act

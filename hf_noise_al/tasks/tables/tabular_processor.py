@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, BatchFeature, FeatureExtractionMixin
 
+from ...refusals import Refusal
 from .tabular_model import TabularMLPConfig
 
 
@@ -58,7 +59,7 @@ class TabularProcessor(FeatureExtractionMixin):  # type: ignore[misc, unused-ign
         empty = [name for name, column in values.items() if np.isnan(column).all()]
         empty += [name for name, column in texts.items() if not any(column)]
         if empty:
-            raise ValueError(
+            raise Refusal(
                 f"No value is there in {'column' if len(empty) == 1 else 'columns'} {_quoted(empty)} of the pool. "
                 f"Leave out what is empty: `ignore_columns: [{', '.join(empty)}]`."
             )
@@ -79,10 +80,10 @@ class TabularProcessor(FeatureExtractionMixin):  # type: ignore[misc, unused-ign
                 fitting, or it is too far from them for float32.
         """
         if not self.columns:
-            raise ValueError("The processor knows no columns yet. Call `fit`, or load one with `from_pretrained`.")
+            raise Refusal("The processor knows no columns yet. Call `fit`, or load one with `from_pretrained`.")
         missing = [name for name in self.columns if name not in columns]
         if missing:
-            raise ValueError(
+            raise Refusal(
                 f"The column `{missing[0]}` is missing: the model was trained with it. Found: {', '.join(columns)}."
             )
         parts = [self._scaled(entry, columns[entry["column"]], first_row) for entry in self.numbers]
@@ -97,7 +98,7 @@ class TabularProcessor(FeatureExtractionMixin):  # type: ignore[misc, unused-ign
             narrow: NDArray[np.float32] = scaled.astype(np.float32)
         if not np.isfinite(narrow).all():
             row = int((~np.isfinite(narrow)).argmax())
-            raise ValueError(
+            raise Refusal(
                 f"Column `{name}`, row {first_row + row}: {found[row]} is too far from the numbers of the pool (mean "
                 f"{entry['mean']}, scale {entry['scale']}). Correct the row, or leave the column out with "
                 "`ignore_columns`."
@@ -115,12 +116,12 @@ def as_numbers(values: Sequence[Any], where: str, first_row: int = 0) -> NDArray
         found = np.array(values, dtype=np.float64)  # None becomes NaN
     except (TypeError, ValueError):
         row = next(row for row, value in enumerate(values) if not _is_number(value))
-        raise ValueError(
+        raise Refusal(
             f"{where}, row {first_row + row}: found {values[row]!r} where numbers are expected. Correct the row, or "
             "read the column as categories with `categorical_columns`."
         ) from None
     if np.isinf(found).any():
-        raise ValueError(
+        raise Refusal(
             f"{where}, row {first_row + int(np.isinf(found).argmax())}: found an infinite number. Write a finite one, "
             "or nothing where it is missing."
         )

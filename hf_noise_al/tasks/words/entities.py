@@ -16,11 +16,12 @@ from transformers import EvalPrediction
 from transformers.utils import logging
 
 from ...measuring.intervals import Interval
+from ...refusals import Refusal
 from ...settings.recipe import did_you_mean
 from ..metrics import diverged
 from ..score_intervals import RATIOS, draw_counts, interval_of, recall
 from ..targets import Targets
-from .words import NO_TAG
+from .word_tokens import NO_TAG
 
 logger = logging.get_logger(__name__)
 
@@ -133,7 +134,7 @@ def load_word_metrics(names: Sequence[str], targets: Targets, trusted: bool = Fa
     """
     unknown = [name for name in names if name not in _KNOWN]
     if unknown:
-        raise ValueError(
+        raise Refusal(
             f"Unknown metric {unknown[0]} of tagged words.{did_you_mean(unknown[0], list(_KNOWN))} "
             f"There are: {', '.join(_KNOWN)}."
         )
@@ -142,7 +143,7 @@ def load_word_metrics(names: Sequence[str], targets: Targets, trusted: bool = Fa
     )
     other = [name for name in targets.class_names if not re.fullmatch(r"O|[BI](-.+)?", name)]
     if other and set(wanted) != {"accuracy"}:
-        raise ValueError(
+        raise Refusal(
             f"Entities cannot be read from tags such as `{other[0]}`: they must be O, B-... or I-... (IOB2). Give the "
             "tags their names in order with `class_names`, or set `metric: accuracy`, which counts words."
         )

@@ -16,8 +16,11 @@ from ...pool.label_reader import parse_tags
 from ...pool.label_values import UnknownClass, in_order, is_missing
 from ...pool.places import row_at
 from ...pool.problem_type import classes_of_config
+from ...refusals import Refusal, retold
 from ...settings.arguments import DataArguments
-from ..targets import LabelKind, Outside, Targets, by_place, tidy_names, with_label_column
+from ..label_column import Outside, with_label_column
+from ..label_kinds import LabelKind
+from ..targets import Targets, by_place, tidy_names
 
 logger = logging.get_logger(__name__)
 
@@ -49,7 +52,7 @@ def read_tags(pool: Dataset, evaluation: dict[str, Dataset], column: str, argume
         found = [tag for place, part in parts.items() for row in _rows(part, column, place, None) for tag in row or ()]
         names = _names(found)
     if len(names) < 2:
-        raise ValueError(
+        raise Refusal(
             f"Column `{column}` has {len(names)} class{'' if len(names) == 1 else 'es'} of tags ({listed(names, 12)}): "
             "nothing to tell apart. Name another `label_column`, or all classes with `class_names`."
         )
@@ -85,10 +88,10 @@ def with_tags(dataset: Dataset, column: str, targets: Targets, place: str, compl
         try:
             values.append(None if tags is None else [outputs[tag] for tag in parse_tags(tags, names, None)])
         except ValueError as error:
-            raise type(error)(f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
+            raise retold(error, f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
     missing = [row for row, value in enumerate(values) if value is None]
     if missing and complete:
-        raise ValueError(
+        raise Refusal(
             f"Column `{column}` of {place} has no tags in {row_at(place, missing[0])} ({len(missing)} such rows). "
             "Rounds are measured on tagged rows: name another `eval_split`, or remove these rows."
         )
@@ -111,7 +114,7 @@ def _rows(dataset: Dataset, column: str, place: str, classes: Sequence[str] | No
         elif isinstance(tags, list):
             rows.append([tag if not names or is_missing(tag, ()) else names.get(tag, Outside(tag)) for tag in tags])
         else:
-            raise ValueError(
+            raise Refusal(
                 f"Column `{column}` of {place}, {row_at(place, number)}: found {tags!r}, not a list of tags. Store "
                 "a list with one tag for each word, or name another `label_column`."
             )

@@ -6,7 +6,7 @@ from ...observables.words import word_probabilities
 from ..base import ONE_CLASS_EACH, Task
 from .entities import choose_classes, load_word_metrics
 from .tags import TAGS, WORD_TAGS
-from .words import (
+from .word_tokens import (
     require_a_tag_per_word,
     require_words,
     tokenize_words,

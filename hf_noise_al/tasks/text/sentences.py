@@ -1,20 +1,25 @@
-"""What the text tasks share: tokenization without padding, and batches padded when they are made."""
+"""Sentences and pairs of sentences: their tokens, and the tasks of classes and of a number."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow.compute
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ...files.shown_text import listed
 from ...loading.processors import load_tokenizer
+from ...observables.base import features, probabilities
+from ...pool.problem_type import MULTI_LABEL, REGRESSION
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
-from ..base import Collator
-from ..columns import find_text_columns
+from ..base import CLASSES_ALONE, Task
+from ..columns import find_text_columns, require_texts
+from ..label_kinds import CLASSES, NUMBERS
+from ..targets import SINGLE_LABEL
+from ..token_batches import lengths, padding_collator
 
 logger = logging.get_logger(__name__)
 
@@ -50,23 +55,6 @@ def tokenize(
     return _with_a_token(dataset.map(encode, batched=True, desc="Tokenizing"), columns, tokenizer)
 
 
-def lengths(dataset: Dataset, name: str) -> list[int | None]:
-    """Return how long each list of a column is, None where there is none."""
-    column = dataset.with_format("arrow").select_columns([name])[:].column(name)
-    found: list[int | None] = pyarrow.compute.list_value_length(column).to_pylist()
-    return found
-
-
-def padding_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """Return what pads a batch to its longest row; a tokenizer without padding token pads with its end token."""
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise ValueError("The tokenizer has neither padding nor end token, so rows cannot form batches. Add one.")
-        tokenizer.pad_token = tokenizer.eos_token
-    collator: Collator = DataCollatorWithPadding(tokenizer)
-    return collator
-
-
 def _with_a_token(encoded: Dataset, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Return `encoded` with one token, attended to, in each row that has none."""
     first = tokenizer.model_input_names[0]
@@ -76,7 +64,7 @@ def _with_a_token(encoded: Dataset, columns: Sequence[str], tokenizer: PreTraine
     token = _stand_in(tokenizer)
     if token is None:
         texts = " and ".join(repr(encoded[empty[0]][name]) for name in columns)
-        raise ValueError(
+        raise Refusal(
             f"Column `{'`, `'.join(columns)}`, row {empty[0]}: the tokenizer makes no token of {texts}, and has none "
             f"to put there ({len(empty)} such rows). Fill or remove such rows."
         )
@@ -98,3 +86,33 @@ def _stand_in(tokenizer: PreTrainedTokenizerBase) -> int | None:
     padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     found = [token for token in (getattr(tokenizer, name, None) for name in _STAND_INS) if token is not None]
     return next((token for token in found if token != padding), found[0] if found else None)
+
+
+TEXT_CLASSIFICATION = Task(
+    name="text_classification",
+    load_processor=text_processor,
+    auto_model=AutoModelForSequenceClassification,
+    observable=probabilities,
+    labels=CLASSES,
+    find_columns=text_columns,
+    check=require_texts,
+    encode=tokenize,
+    collator=padding_collator,
+    default_metrics={SINGLE_LABEL: ("accuracy", "f1"), MULTI_LABEL: ("f1", "accuracy")},
+)
+"""To one class of several, or to any number of labels."""
+TEXT_REGRESSION = Task(
+    name="text_regression",
+    load_processor=text_processor,
+    auto_model=AutoModelForSequenceClassification,
+    observable=features,
+    labels=NUMBERS,
+    find_columns=text_columns,
+    check=require_texts,
+    encode=tokenize,
+    collator=padding_collator,
+    default_metrics={REGRESSION: ("pearsonr", "spearmanr", "mse")},
+    refused_acquisitions=CLASSES_ALONE,
+    hub_name="text-classification",
+)
+"""To one number: one output, mean squared error, penultimate features observed."""

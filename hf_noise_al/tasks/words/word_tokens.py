@@ -16,10 +16,11 @@ from ...loading.processors import load_tokenizer
 from ...observables.base import WORD_STARTS
 from ...pool.columns import NUM_WORDS, item_feature
 from ...pool.places import row_at
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments, ModelArguments
 from ..base import Collator
 from ..columns import require_column
-from ..text.tokens import lengths, padding_collator
+from ..token_batches import lengths, padding_collator
 
 logger = logging.get_logger(__name__)
 
@@ -36,7 +37,7 @@ def word_column(dataset: Dataset, arguments: DataArguments, label_column: str) -
     for name in (*WORDS, *(lists if len(lists) == 1 else ())):
         if name in dataset.column_names and name != label_column:
             return (name,)
-    raise ValueError(
+    raise Refusal(
         f"Cannot tell which column has the words of a sentence. Set `text_column` to one of: "
         f"{listed(lists or dataset.column_names)}."
     )
@@ -49,7 +50,7 @@ def require_words(dataset: Dataset, columns: Sequence[str], place: str) -> None:
         if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
             continue
         found = "no words" if words is None or words == [] else f"{str(words)[:57]!r}"
-        raise ValueError(
+        raise Refusal(
             f"Column `{name}` of {place} is not a list of words in {row_at(place, row)}: found {found}. Split texts "
             "into words, remove rows without any, or name another `text_column`."
         )
@@ -60,7 +61,7 @@ def require_a_tag_per_word(dataset: Dataset, columns: Sequence[str], place: str)
     words, tags = (lengths(dataset, name) for name in (columns[0], "labels"))
     for row, (expected, found) in enumerate(zip(words, tags, strict=True)):
         if found is not None and found != expected:
-            raise ValueError(
+            raise Refusal(
                 f"Row {row} of {place} has {found} tags for the {expected} words of `{columns[0]}`. "
                 "Give one tag for each word."
             )
@@ -70,7 +71,7 @@ def word_processor(model: ModelArguments, arguments: DataArguments, pool: Datase
     """Return the tokenizer of the model, one that can tell which tokens belong to a word."""
     tokenizer = load_tokenizer(model)
     if not tokenizer.is_fast:
-        raise ValueError(
+        raise Refusal(
             f"{type(tokenizer).__name__} cannot tell which tokens belong to a word. Name a model with a fast "
             "tokenizer (tokenizer.json), or set `processor_name_or_path`."
         )
@@ -126,7 +127,7 @@ class WordCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the inputs, (B, T), with ``labels`` or ``word_starts``, (B, T)."""
         if WORD_STARTS not in rows[0]:
-            raise ValueError(
+            raise Refusal(
                 f"Rows have no column `{WORD_STARTS}`, only {', '.join(rows[0])}. Prepare the data with "
                 "`TASKS['token_classification'].prepare`, and train with an `ActiveTrainer`."
             )
@@ -159,7 +160,7 @@ def _tell_what_is_left_out(encoded: Dataset, name: str) -> None:
     columns = encoded.select_columns([WORD_STARTS, NUM_WORDS]).with_format(None)[:]
     kept = [sum(word >= 0 for word in starts) for starts in columns[WORD_STARTS]]
     if 0 in kept:
-        raise ValueError(
+        raise Refusal(
             f"The tokenizer finds nothing in row {kept.index(0)}: none of its words in `{name}` has a token. "
             "Remove such rows, or raise `max_seq_length`."
         )

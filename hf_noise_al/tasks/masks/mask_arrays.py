@@ -6,61 +6,23 @@ import base64
 import binascii
 from collections.abc import Mapping
 from io import BytesIO
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import PIL.Image
 import PIL.ImageOps
 import torch
-from datasets import Image
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...pool.places import row_at
-from ..images.image_classification import as_image
+from ...refusals import Refusal
+from ..pictures import PNG_TEXT, decoded_image
 
 Mask: TypeAlias = NDArray[np.int64]
 """(height, width): a number for every pixel."""
 
 VOID = -100
 """What a pixel that does not count has in the place of a class."""
-_PNG = "iVBORw0KGgo"
 _GRAY = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError)
-
-
-def open_image(value: Any, where: str) -> PIL.Image.Image:
-    """Return `value` as an image that need not be decoded yet: a picture, its bytes or path, or an array of pixels."""
-    if not isinstance(value, (PIL.Image.Image, Mapping)):
-        return as_image(value, where)
-    try:
-        image = value if isinstance(value, PIL.Image.Image) else _opened(value)
-        # cameras turn JPEG images by a note; to look for one in a PNG is to decode it
-        return image if image.format == "PNG" else PIL.ImageOps.exif_transpose(image)
-    except _UNREADABLE as error:
-        raise _does_not_decode(where, error) from error
-
-
-def decoded_image(value: Any, where: str) -> PIL.Image.Image:
-    """Return `value` as an image, decoded to its last pixel.
-
-    Raises:
-        ValueError: it is none, or damaged.
-    """
-    image = open_image(value, where)
-    try:
-        image.load()
-    except _UNREADABLE as error:
-        raise _does_not_decode(where, error) from error
-    return image
-
-
-def place_of(value: Any, column: str, place: str, row: int) -> str:
-    """Return where `value` stands, for messages: column, data, row, and the file where there is one."""
-    path = value.get("path") if isinstance(value, Mapping) else value if isinstance(value, str) else None
-    named = f" ({path})" if path and not path.startswith(_PNG) else ""
-    return f"Column `{column}` of {place}, {row_at(place, row)}{named}"
 
 
 def read_mask(value: Any, where: str) -> Mask:
@@ -76,13 +38,13 @@ def read_mask(value: Any, where: str) -> Mask:
         array = given.astype(np.int64)
         whole = given.size > 0 and bool((array == given).all())
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise Refusal(
             f"{where} is no mask: found {type(value).__name__}. Store a PNG, or rows of whole numbers of equal length."
         ) from error
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 or not whole:
-        raise ValueError(
+        raise Refusal(
             f"{where} is no mask: found {given.dtype} numbers of shape {given.shape}. "
             "Store a whole number for each pixel, (height, width)."
         )
@@ -91,7 +53,7 @@ def read_mask(value: Any, where: str) -> Mask:
 
 def is_encoded(value: object) -> bool:
     """Return whether `value` is text as `encode_mask` writes it."""
-    return isinstance(value, str) and value.startswith(_PNG)
+    return isinstance(value, str) and value.startswith(PNG_TEXT)
 
 
 def encode_mask(classes: Mask) -> str:
@@ -130,25 +92,11 @@ def unflatten_masks(batch: Tensor) -> list[Tensor]:
     return [row[2 : 2 + h * w].view(h, w).long() for row, (h, w) in zip(batch, sizes, strict=True)]
 
 
-def _opened(value: Mapping[str, Any]) -> PIL.Image.Image:
-    if value.get("bytes") is not None:
-        return PIL.Image.open(BytesIO(value["bytes"]))
-    if Path(str(value["path"])).is_file():
-        return PIL.Image.open(value["path"])
-    image: PIL.Image.Image = Image().decode_example(dict(value))  # in an archive, or remote
-    return image
-
-
-def _does_not_decode(where: str, error: BaseException) -> ValueError:
-    reason = str(error).split(" <_io")[0]  # what follows is where the bytes were in memory
-    return ValueError(f"{where}: the image does not decode ({reason}). Replace the file, or remove the row.")
-
-
 def _numbers_of(image: PIL.Image.Image, where: str) -> Mask:
     array = np.asarray(image)
     if image.mode not in _GRAY:
         if array.ndim != 3 or array.dtype != np.uint8 or bool((array[..., :3] != array[..., :1]).any()):
-            raise ValueError(
+            raise Refusal(
                 f"{where} is no mask: a picture in colors (mode {image.mode}). "
                 "Store class numbers: a PNG in gray or with a palette."
             )
@@ -160,4 +108,4 @@ def _picture_in(text: str, where: str) -> dict[str, Any]:
     try:
         return {"bytes": base64.b64decode(text, validate=True), "path": None}
     except binascii.Error as error:
-        raise ValueError(f"{where} is no PNG in base64: {error}.") from error
+        raise Refusal(f"{where} is no PNG in base64: {error}.") from error
