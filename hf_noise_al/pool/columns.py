@@ -18,11 +18,15 @@ def item_feature(feature: object) -> object:
     return feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
 
 
-def declared_classes(feature: object) -> list[str] | None:
-    """Return the classes that a column of type `feature`, or of lists of it, declares; None where it declares none."""
+def declared_classes(feature: object, levels: float = 1) -> list[str] | None:
+    """Return the classes that a column of type `feature` declares, itself or as the items of its lists; else None.
+
+    Lists may stand in lists, `levels` deep.
+    """
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
     item = item_feature(feature)
-    kind = feature if item is None else item
-    return list(kind.names) if isinstance(kind, ClassLabel) else None
+    return None if item is None or levels < 1 else declared_classes(item, levels - 1)
 
 
 def column_beside(name: str, taken: Collection[str] = ()) -> str:
