@@ -48,7 +48,7 @@ def load_model_config(arguments: ModelArguments, head: Mapping[str, Any]) -> Any
             raise Refusal(f"`model_config` has `{name}`, which a {model_type} configuration does not have.{near}")
     try:
         return AutoConfig.for_model(model_type, **fields, **head)
-    except Exception as error:  # configurations raise what they like, in transformers 5 an error of huggingface_hub
+    except Exception as error:  # configurations may raise anything, in transformers 5 an error of huggingface_hub
         raise Refusal(f"Cannot use `model_config`: {first_line(error.__cause__ or error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""A folder among the folders of classes whose images have no label yet."""
+"""One folder beside those of the classes: its images have no label yet."""
 
 from __future__ import annotations
 

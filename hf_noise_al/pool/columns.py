@@ -1,4 +1,4 @@
-"""Columns of a data set: what those with a meaning are called, what they hold, which classes they declare."""
+"""Columns of a data set: names with a meaning of ours, what a column holds, which classes it declares."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def declared_classes(feature: object, levels: float = 1) -> list[str] | None:
 
 
 def column_beside(name: str, taken: Collection[str] = ()) -> str:
-    """Return what a column is called where `name` has a meaning of ours; none of the names that are `taken`.
+    """Return a new name for a column whose `name` has a meaning of ours; none of those `taken`.
 
     Example:
         >>> column_beside("label")

@@ -1,4 +1,4 @@
-"""Read columns of tags, one class for each word of a row; a row that is not tagged stays without label."""
+"""Columns of tags, one class for each word of a row; a row without tags has no label."""
 
 from __future__ import annotations
 
