@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
+
+from hf_noise_al.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hf_noise_al"
@@ -212,6 +216,14 @@ def test_the_root_holds_only_what_it_may() -> None:
     command = [git, "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     assert {top_level.split("/")[0] for top_level in listed} <= ROOT_ENTRIES
+
+
+def test_the_fast_tests_have_a_round_of_every_task() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (names,) = re.findall(r"^FAST_RECIPES := (.*)$", makefile, flags=re.MULTILINE)
+    recipes = [yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text()) for name in names.split()]
+    assert "tests/tasks/test_tabular.py::test_classes_are_learned" in makefile, "no recipe has classes of a table"
+    assert {recipe["task"] for recipe in recipes} | {"tabular_classification"} == set(TASKS)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=[path.relative_to(ROOT).as_posix() for path in SOURCES])

@@ -6,10 +6,8 @@ Nothing is learned, written or drawn from the global random states, and the weig
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -240,19 +238,13 @@ def _refusing(verb: str, rows: Any, trainer: UpstreamTrainer, place: str = "") -
     try:
         yield
     except Exception as error:
-        if isinstance(error, MemoryError) or should_reduce_batch_size(error) or _is_refusal(error):
+        if isinstance(error, MemoryError | Refusal) or should_reduce_batch_size(error):
             raise
         where = f" on the {place}" if place else ""
         raise Refusal(
             f"Cannot {verb}{where}: a few rows were tried before the first round, and that failed with "
             f"{_described(error)}. {_advice(trainer, rows)}"
         ) from error
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Return whether this library raised `error` itself, as a message to the user, rather than something under it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ValueError) and Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])
 
 
 def _advice(trainer: UpstreamTrainer, rows: Any) -> str:

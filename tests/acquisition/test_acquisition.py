@@ -110,7 +110,7 @@ class TestNoiseStabilityWithRandomSelection(AcquisitionContract):
 
 def test_every_acquisition_is_under_the_contract() -> None:
     known = "noise_stability random entropy margin least_confidence core_set badge bald"
-    assert set(ACQUISITIONS) == set(known.split())
+    assert set(ACQUISITIONS) >= set(known.split()), "recipes name them"
     for name, cls in ACQUISITIONS.items():
         assert isinstance(by_name(name), cls) and issubclass(cls, Acquisition)
 

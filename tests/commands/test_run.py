@@ -8,7 +8,7 @@ from datasets import Dataset, DatasetDict
 
 from hf_noise_al.commands.existing_runs import is_finished, refuse_folder_in_use
 from hf_noise_al.commands.prepare import Job, prepare
-from hf_noise_al.commands.run import train
+from hf_noise_al.commands.run import _repeats, train
 from hf_noise_al.experiments.learning_curve import LearningCurve
 from hf_noise_al.measuring.intervals import wilson
 from hf_noise_al.run_folder.history import RoundRecord
@@ -169,6 +169,19 @@ def test_a_folder_in_use_is_refused_unless_resumed_or_replaced(tmp_path: Path) -
     arguments("--resume_from_checkpoint", "true")
     arguments("--start_afresh", "true")
     arguments("--output_dir", str(tmp_path / "other"))
+
+
+def test_repeats_of_a_baseline_have_no_settings_of_the_acquisition_beside_it(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"dataset_name: x\nmodel_name_or_path: x\noutput_dir: {tmp_path}\nacquisition.noise_scale: 1e-2\n"
+    )
+    flags = ["--baselines", "random", "bald", "--acquisition.num_perturbations", "7", "--seeds", "0", "1"]
+    parts = [training for *_, training in _repeats(recipe, flags, parse(recipe, flags)[2])]
+    own = {"noise_scale": 0.01, "num_perturbations": 7}
+    expected = [("noise_stability", own), ("random", {}), ("bald", {})]
+    assert [(part.acquisition, part.acquisition_kwargs) for part in parts] == 2 * expected
+    assert [part.seed for part in parts] == [0, 0, 0, 1, 1, 1]
 
 
 def test_labels_are_held_out_whatever_their_column_was_called(job: Callable[..., Job]) -> None:

@@ -313,7 +313,7 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.total = self.peak = 0
+        self.total = self.peak = self.alive = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
@@ -323,9 +323,10 @@ class LiveBytes(TorchDispatchMode):
                 _, before = self.storages.get(storage._cdata, (None, 0))
                 self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
                 self.total += storage.nbytes() - before
-        if self.total > self.peak:  # only then can those that are still alive be more than ever
+        # only then can those that are still alive be more than ever; and what counts is not to grow itself
+        if self.total > self.peak or len(self.storages) > 2 * self.alive + 16:
             self.storages = {key: kept for key, kept in self.storages.items() if not kept[0].expired()}
-            self.total = sum(nbytes for _, nbytes in self.storages.values())
+            self.total, self.alive = sum(nbytes for _, nbytes in self.storages.values()), len(self.storages)
             self.peak = max(self.peak, self.total)
         return found
 
