@@ -201,5 +201,5 @@ def _refuse_other_label(line: LabelLine, known: KnownRows) -> None:
         raise Refusal(
             f"{line.place}: row {line.row} has the label {shortened(line.label)}, and in the run it has "
             f"{shortened(told)}. Put {shortened(told)} back; or, for a run that learns from the new label, start "
-            "afresh (`--start_afresh true`), or mend the data where the old one stands there."
+            "afresh (`--start_afresh true`), or correct the data if the old one stands there."
         )

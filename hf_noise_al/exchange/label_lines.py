@@ -66,7 +66,7 @@ def read_label_lines(path: Path) -> list[LabelLine]:
         except (ValueError, RecursionError) as error:
             raise Refusal(
                 f'{path}, line {number}: expected a JSON object with "row" and "label", found {text[:80]!r} '
-                f"({_reason(error)}). Mend the line."
+                f"({_reason(error)}). Correct the line."
             ) from error
     return lines
 

@@ -102,7 +102,7 @@ def refuse_other_rows(dataset: Dataset, lines: Sequence[LabelLine]) -> None:
                 continue
             raise Refusal(
                 f"{line.place}: `{name}` is {shortened(found)}, and in row {line.row} of the data {shortened(value)}. "
-                f"The label may be that of another row: mend `row` or `{name}`, or leave `{name}` out."
+                f"The label may be that of another row: correct `row` or `{name}`, or leave `{name}` out."
             )
 
 
@@ -114,7 +114,7 @@ def _typed_lines(path: Path, dataset: Dataset) -> list[LabelLine]:
     try:
         return [line for line in read_label_lines(path) if not line.is_open or line.entry.keys() - known]
     except ValueError as error:
-        logger.warning(f"{error} What was typed there is kept in {set_aside(path)}, which nobody reads.")
+        logger.warning(f"{error} What was typed there is kept in {set_aside(path)}, which no run reads.")
         return []
 
 

@@ -40,7 +40,7 @@ def without_labels_of(
                 f"folders are: {listed(names, 12)}."
             )
         return dict(splits)
-    logger.info(f"{count} files of {root} are in folders `{folder}`: they have no label, and that is no class.")
+    logger.info(f"{count} files of {root} are in folders `{folder}`: they have no label, and that folder is no class.")
     index = {name: number for number, name in enumerate(names)}
     typed = {}
     for split, rows in splits.items():
