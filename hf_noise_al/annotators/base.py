@@ -9,7 +9,7 @@ from ..pool.pool import Label
 
 
 class Annotator(ABC):
-    """Answer queries. Called on the main process only; the others are told its answer."""
+    """Answer queries. Called on the main process only, which sends the answer to the others."""
 
     @abstractmethod
     def annotate(self, rows: Sequence[int]) -> list[Label]:

@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class KnownRows:
-    """What a run knows of its rows, for what people wrote to be compared with."""
+    """What a run knows of its rows, to compare with what people wrote."""
 
     told: Mapping[int, object]
     """The labels that it has, by row, as people write them."""
     read: Callable[[int, object], Label]
     """``(row, label as typed) -> label``; raises ValueError for what is none."""
     refuse_other_rows: Callable[[Sequence[LabelLine]], None]
-    """Raises ValueError where a line shows something else than its row holds."""
+    """Raises ValueError where a line shows other contents than its row has."""
     size: int | None = None
     """How many rows there are, where that is known."""
     set_aside: Collection[int] = ()
@@ -37,7 +37,7 @@ class KnownRows:
         """Return whether two labels of `row` are read as one: as a name and its number are, or a mask packed anew."""
         try:
             return self.read(row, one) == self.read(row, other)
-        except Exception:  # what is typed may send a reader of pictures anywhere
+        except Exception:  # a reader of pictures may raise anything for what was typed
             return False
 
 
@@ -111,7 +111,9 @@ class LabelFile(Annotator):
         if self._known is not None:
             asked, told = set(rows), self._known.told
             _refuse_unknown_rows(labeled, self._known)
-            self._known.refuse_other_rows([line for line in labeled if line.row in asked])  # told rows were, then
+            self._known.refuse_other_rows(
+                [line for line in labeled if line.row in asked]
+            )  # rows with a label were compared when they were asked for
             for line in labeled:
                 if line.row in asked or line.row in told:
                     _refuse_other_label(line, self._known)
@@ -166,7 +168,7 @@ def new_classes_in(path: Path, classes: Sequence[str], size: int) -> list[str]:
 
 
 def _refuse_unknown_rows(lines: Sequence[LabelLine], known: KnownRows) -> None:
-    """Raise ValueError where a label is that of no row; tell which labels are of no use."""
+    """Raise ValueError where a labeled row does not exist; log labels that nobody will use."""
     for line in lines:
         if known.size is not None and not 0 <= line.row < known.size:
             raise Refusal(
@@ -182,7 +184,7 @@ def _refuse_unknown_rows(lines: Sequence[LabelLine], known: KnownRows) -> None:
 
 
 def _refuse_other_label(line: LabelLine, known: KnownRows) -> None:
-    """Raise ValueError where the label of `line` is none, or the run was told another: it has trained on it by now."""
+    """Raise ValueError where `line` has no valid label, or another one than the run has trained on."""
     try:
         known.read(line.row, line.label)
     except UnknownClass as error:
@@ -192,12 +194,12 @@ def _refuse_other_label(line: LabelLine, known: KnownRows) -> None:
         ) from error
     except ValueError as error:
         raise Refusal(f"{line.place}: {error}") from error
-    except Exception as error:  # what is typed may send a reader of pictures anywhere
+    except Exception as error:  # a reader of pictures may raise anything for what was typed
         raise Refusal(f"{line.place}: the label {shortened(line.label)} cannot be read ({error!r}).") from error
     told = known.told.get(line.row, line.label)
     if line.label != told and not known.agree(line.row, line.label, told):
         raise Refusal(
             f"{line.place}: row {line.row} has the label {shortened(line.label)}, and in the run it has "
             f"{shortened(told)}. Put {shortened(told)} back; or, for a run that learns from the new label, start "
-            "afresh (`--start_afresh true`), or mend the data where the old one stands there."
+            "afresh (`--start_afresh true`), or correct the data if the old one stands there."
         )

@@ -13,7 +13,7 @@ from ..pool.label_values import is_missing
 from ..refusals import Refusal
 
 MAX_DEPTH = 8
-"""How many brackets deep a line may be: a mask as rows of pixels needs four, and nothing else as many."""
+"""How many brackets deep a line may be; the deepest label, a mask as rows of pixels, needs four."""
 _SET_ASIDE = re.compile(r"\.previous-\d+$")
 
 
@@ -66,18 +66,20 @@ def read_label_lines(path: Path) -> list[LabelLine]:
         except (ValueError, RecursionError) as error:
             raise Refusal(
                 f'{path}, line {number}: expected a JSON object with "row" and "label", found {text[:80]!r} '
-                f"({_reason(error)}). Mend the line."
+                f"({_reason(error)}). Correct the line."
             ) from error
     return lines
 
 
 def query_files(folder: Path) -> list[Path]:
-    """Return the files of `folder` that hold what was asked, by name, without those that were set aside.
+    """Return the query files of `folder`, sorted by name, without those that were set aside.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    files = (path for path in folder.iterdir() if path.match("round-*.jsonl"))  # a glob finds nothing where it may not
+    files = (
+        path for path in folder.iterdir() if path.match("round-*.jsonl")
+    )  # a glob would return nothing where the folder cannot be read
     return sorted(path for path in files if not _SET_ASIDE.search(path.stem))
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _OURS = ("row", "score", "label", "classes")
 _FEW_CLASSES = 12
-"""So many are listed in every line; more of them in the first line alone."""
+"""Up to this many classes are listed in every line; more of them only in the first."""
 _UNSHOWN = (Array2D, Array3D, Array4D, Array5D, Audio)
 _ESCAPED = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
 """What JSON lets stand in a text, though many readers take it for the end of a line or UTF-8 has no form for it."""
@@ -70,12 +70,12 @@ def write_query_file(
 
 
 def forget_open_lines(folder: Path) -> None:
-    """Leave of the query files in `folder` what people typed, so that nothing is asked there any more."""
+    """Keep only what people typed in the query files of `folder`, so that these ask for nothing any more."""
     for path in query_files(folder):
         try:
             typed = [line.text for line in read_label_lines(path) if not line.is_open]
         except ValueError:
-            continue  # who reads the labels refuses it, and says where
+            continue  # the reader of labels will refuse it, and say where
         if typed:
             write_atomically(path, "".join(line + "\n" for line in typed))
         else:
@@ -102,7 +102,7 @@ def refuse_other_rows(dataset: Dataset, lines: Sequence[LabelLine]) -> None:
                 continue
             raise Refusal(
                 f"{line.place}: `{name}` is {shortened(found)}, and in row {line.row} of the data {shortened(value)}. "
-                f"The label may be that of another row: mend `row` or `{name}`, or leave `{name}` out."
+                f"The label may be that of another row: correct `row` or `{name}`, or leave `{name}` out."
             )
 
 
@@ -114,7 +114,7 @@ def _typed_lines(path: Path, dataset: Dataset) -> list[LabelLine]:
     try:
         return [line for line in read_label_lines(path) if not line.is_open or line.entry.keys() - known]
     except ValueError as error:
-        logger.warning(f"{error} What was typed there is kept in {set_aside(path)}, which nobody reads.")
+        logger.warning(f"{error} What was typed there is kept in {set_aside(path)}, which no run reads.")
         return []
 
 

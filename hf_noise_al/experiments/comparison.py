@@ -24,7 +24,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Hold what the runs of one acquisition, one per seed, say beside those of the baseline.
+    """Hold the runs of one acquisition, one per seed, compared with those of the baseline.
 
     `mean` and `half_width` have one entry per budget. What needs a baseline is None where the runs hold none;
     `aubc_difference` (this minus baseline, same seeds) is also None for the baseline itself.
@@ -50,7 +50,7 @@ class Comparison:
     labels_saved_percent: float | None
     """Of the labels that the baseline itself needs to reach the target."""
     num_rows: tuple[int | None, ...] = ()
-    """The least rows that a run measured a budget on; None where one does not say."""
+    """The fewest rows that a run measured on at each budget; None where a run does not say."""
     intervals: tuple[Interval | None, ...] = ()
     """Of the rows that were measured, at each budget, where there is one seed; not of seeds, as `half_width` is."""
 

@@ -42,7 +42,7 @@ class LearningCurve:
 
     @property
     def num_rows(self) -> tuple[int | None, ...]:
-        """Return on how many rows `metric` of each round was measured; None where an earlier release did not say."""
+        """Return on how many rows `metric` of each round was measured; None in files of an earlier release."""
         return tuple(detail_of(point, "num_rows", self.metric) for point in self.points)
 
     @property

@@ -1,4 +1,4 @@
-"""Draw learning curves: what `learning_curve.compare` computed, and nothing else."""
+"""Draw learning curves: what `comparison.compare` returned, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files on the disk: replaced in one step, or only ever added to; what returned is there after a power cut, too."""
+"""Files on the disk: replaced in one step or only appended to; what was written survives a power cut."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def append_at(path: Path, position: int, data: bytes) -> None:
-    """Write `data` into the file at `path` from `position` on, flushed to the disk; what stood behind it goes.
+    """Write `data` into the file at `path` from `position` on, flushed to the disk; cut what stood behind.
 
     Raises:
         ValueError: the file ends before `position`.

@@ -14,7 +14,7 @@ from .shown_text import listed, one_line
 from .typed_text import UnreadableFile, find_encoding
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
-"""What may stand between cells, the likeliest first, and how messages call it."""
+"""Separators between cells, the likeliest first, and their names in messages."""
 _HEAD = 1 << 20  # characters of a file that its separator is told by
 _FIRST = 100  # records that are looked at before the whole file is read
 
@@ -47,7 +47,7 @@ def find_form(path: Path) -> CsvForm:
     if not first:
         raise UnreadableFile(f"Cannot load the data set {path}: the file is empty. Name another, or look at the file.")
     line, header = first[0]
-    # as pandas calls columns without a name, which an index written by it is
+    # the name that pandas gives to a column without one, such as an index that it wrote
     columns = tuple(name or f"Unnamed: {position}" for position, name in enumerate(header))
     twice = [name for position, name in enumerate(columns) if name in columns[:position]]
     if twice:
@@ -102,7 +102,7 @@ def _find_separator(head: str, complete: bool, path: Path) -> tuple[str, tuple[s
             fits[separator] = (sum(width == widths[0] for width in widths) / len(widths), widths[0])
     if not fits:
         return order[0], ()
-    best = max(fits, key=lambda separator: fits[separator])  # of equal ones the first
+    best = max(fits, key=lambda separator: fits[separator])  # the first of equals
     share = fits[best][0]
     return best, tuple(other for other in fits if other != best and fits[other][0] == share == 1)
 

@@ -1,4 +1,4 @@
-"""In which line of a data file a row of it stands, for messages."""
+"""The line of a data file in which a row stands, for messages."""
 
 from __future__ import annotations
 

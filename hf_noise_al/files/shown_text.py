@@ -1,4 +1,4 @@
-"""Text that is not ours, such as names in data, as a log line, a message or a picture can show it."""
+"""Text from elsewhere, such as names in data, made fit for a log line, a message or a picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 def one_line(text: object, most: int = 80) -> str:
     r"""Return `text` as one line of printable characters, cut where it is longer than `most`.
 
-    What would move a terminal's cursor, color it or end the line is written as its escape.
+    Characters that would move a terminal's cursor, color it or end the line become escapes.
 
     Example:
         >>> print(one_line("two\nlines, \x1b[31mred"))

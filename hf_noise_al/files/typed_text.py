@@ -18,7 +18,7 @@ _BLOCK = 1 << 20
 
 
 class UnreadableFile(Refusal):
-    """A file that somebody wrote and that cannot be used; the message says which, where, and what to do."""
+    """A file that cannot be used; the message says which one, where, and what to do."""
 
 
 def read_typed_text(path: Path) -> str:

@@ -77,7 +77,7 @@ def load_data(arguments: DataArguments, label_columns: Sequence[str] = LABELS) -
 
 
 def hide_progress_bars() -> None:
-    """Hide the bars of datasets and transformers, which do not ask `TrainingArguments.disable_tqdm`."""
+    """Hide the bars of datasets and transformers, which ignore `TrainingArguments.disable_tqdm`."""
     disable_progress_bars()
     logging.disable_progress_bar()
 
@@ -112,7 +112,7 @@ def _source(pool: Dataset, arguments: DataArguments) -> Source:
 
 
 def _short_names(splits: list[str]) -> list[str]:
-    """Return what tells `splits` apart: ``validation_matched, validation_mismatched -> matched, mismatched``."""
+    """Return names of `splits` without what they share: ``validation_matched -> matched``."""
     if len(splits) == 1:
         return [""]
     if len(set(splits)) < len(splits):

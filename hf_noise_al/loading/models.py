@@ -48,7 +48,7 @@ def load_model_config(arguments: ModelArguments, head: Mapping[str, Any]) -> Any
             raise Refusal(f"`model_config` has `{name}`, which a {model_type} configuration does not have.{near}")
     try:
         return AutoConfig.for_model(model_type, **fields, **head)
-    except Exception as error:  # configurations raise what they like, in transformers 5 an error of huggingface_hub
+    except Exception as error:  # configurations may raise anything, in transformers 5 an error of huggingface_hub
         raise Refusal(f"Cannot use `model_config`: {first_line(error.__cause__ or error)}") from error
 
 
@@ -81,12 +81,7 @@ def model_factory(
             return made
         model, new = _load_checkpoint(arguments, auto_model, config)
         if trained_head and (new or others):
-            raise Refusal(
-                f"{arguments.model_name_or_path} has no trained weights for this task: "
-                f"{', '.join(new) or 'its output head'} would be new ({config.num_labels} outputs"
-                f"{': ' + listed(asked, 12) if asked else ''}); its own classes are "
-                f"{listed(known or ('unnamed',), 12)}. Name a model that was fine-tuned on these classes."
-            )
+            raise _untrained(str(arguments.model_name_or_path), new, known, asked, config.num_labels)
         if others and not new:
             new = _renew_head(model, auto_model, config)
         if not told and not trained_head:
@@ -113,6 +108,16 @@ def _load_checkpoint(arguments: ModelArguments, auto_model: Any, config: Any) ->
     except (OSError, ValueError) as error:
         raise Refusal(f"Cannot load {arguments.model_name_or_path}: {first_line(error)}") from error
     return model, _new_weights(report)
+
+
+def _untrained(
+    name: str, new: list[str], known: tuple[str, ...] | None, asked: tuple[str, ...], num_labels: int
+) -> Refusal:
+    return Refusal(
+        f"{name} has no trained weights for this task: {', '.join(new) or 'its output head'} would be new "
+        f"({num_labels} outputs{': ' + listed(asked, 12) if asked else ''}); its own classes are "
+        f"{listed(known or ('unnamed',), 12)}. Name a model that was fine-tuned on these classes."
+    )
 
 
 def _log_head(name: str, new: list[str], known: tuple[str, ...] | None, asked: tuple[str, ...]) -> None:

@@ -144,7 +144,7 @@ def _load_failure(error: BaseException, path: Path) -> str:
         return "the file is empty. Name another, or look at the file."
     if path.exists() and (isinstance(error, StopIteration) or "corresponds to no data" in str(error)):
         return "it has no rows. Name another, or look at the file."
-    if isinstance(error, DatasetGenerationError):  # says no more than that something went wrong
+    if isinstance(error, DatasetGenerationError):  # its own text has no reason
         return first_line(error.__cause__ or error)
     return first_line(error)
 

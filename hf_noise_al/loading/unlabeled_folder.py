@@ -1,4 +1,4 @@
-"""A folder among the folders of classes whose images have no label yet."""
+"""One folder beside those of the classes: its images have no label yet."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def without_labels_of(
                 f"folders are: {listed(names, 12)}."
             )
         return dict(splits)
-    logger.info(f"{count} files of {root} are in folders `{folder}`: they have no label, and that is no class.")
+    logger.info(f"{count} files of {root} are in folders `{folder}`: they have no label, and that folder is no class.")
     index = {name: number for number, name in enumerate(names)}
     typed = {}
     for split, rows in splits.items():

@@ -16,7 +16,7 @@ logger = logging.get_logger(__name__)
 
 
 def set_aside(pool: Dataset, arguments: DataArguments, label_columns: Sequence[str]) -> tuple[int, ...]:
-    """Return the rows that measure: of each block of rows in the file one, where it has a label.
+    """Return the rows to measure with: one of each block of rows in the file, if it has a label.
 
     Which row of a block that is follows from its place in the file and `split_seed` alone. Rows that were set aside
     therefore stay so when labels are added to the file.
@@ -56,7 +56,7 @@ def _measuring_rows(labeled: Sequence[int], size: int, fraction: float, seed: in
 def _labeled_rows(pool: Dataset, arguments: DataArguments, label_columns: Sequence[str]) -> list[int]:
     column = next((name for name in label_columns if name in pool.column_names), None)
     if column is None:
-        return list(range(len(pool)))  # which column it is is asked, and refused, later
+        return list(range(len(pool)))  # a missing label column is refused later
     values = pool.with_format(None)[column][:]
     names: Sequence[str] | None = arguments.class_names or ()
     if not names and not isinstance(pool.features[column], ClassLabel):

@@ -1,4 +1,4 @@
-"""Evaluation sets: their labels under the name that the pool's have, a few rows of them, why nothing is measured."""
+"""Evaluation sets: labels in the column that the pool uses, a few rows to try, and why nothing is measured."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def format_interval(interval: Sequence[float] | None, decimals: int = 3) -> str:
 
 
 def measured_on(num_rows: int | None, interval: Sequence[float] | None) -> str:
-    """Return what stands behind a score, with a blank in front; nothing where nothing is known.
+    """Return the text that follows a score, with a blank in front; empty where nothing is known.
 
     >>> measured_on(6, (0.6096657, 1.0))
     ' [0.610 to 1.000, n = 6]'
@@ -49,7 +49,7 @@ def measured_on(num_rows: int | None, interval: Sequence[float] | None) -> str:
 
 
 def few_rows(counts: Mapping[str, int], crossed: bool = False) -> str | None:
-    """Return what is to be said of evaluation sets of few rows; None where none has.
+    """Return a warning about evaluation sets of few rows; None where there is no such set.
 
     Args:
         counts: How many rows each set has, by its name; ``""`` for a single one.

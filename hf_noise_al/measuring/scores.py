@@ -51,7 +51,7 @@ class Scores:
                 self.intervals[f"{prefix}_{name}"] = [float(low), float(high)]
 
     def only(self, metrics: Mapping[str, float]) -> Scores:
-        """Return `metrics` with what is known of them."""
+        """Return scores of `metrics` alone, with their rows and intervals."""
         return Scores(
             dict(metrics),
             {name: count for name, count in self.num_rows.items() if name in metrics},
@@ -59,5 +59,5 @@ class Scores:
         )
 
     def beside(self, other: Scores) -> Scores:
-        """Return these and the `other` ones."""
+        """Return these scores and the `other` ones together."""
         return Scores(self.metrics | other.metrics, self.num_rows | other.num_rows, self.intervals | other.intervals)

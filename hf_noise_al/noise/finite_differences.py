@@ -48,7 +48,7 @@ class FiniteDifferences:
         """Return None: any model will do."""
 
     def check_memory(self, num_rows: int) -> None:
-        """Do nothing: how wide rows are is known when the outputs of the model are, and checked then."""
+        """Do nothing: the width is known, and checked, once the model has returned its first outputs."""
 
     def rows(self, model: nn.Module, groups: list[Observe], generator: torch.Generator, num_rows: int) -> list[Tensor]:
         """Return the deviations of the examples that each of `groups` observes: (N, at most max_feature_dim)."""
@@ -95,7 +95,7 @@ class _Narrowed:
     passes: int
     """How often it will see every row, for the estimate of time (`Observer`)."""
     announce: Callable[[int], None] | None
-    """Told the width of the rows once, when the first batch has been seen."""
+    """Called once with the width of the rows, after the first batch."""
     _projection: CountSketch | None = None
 
     def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:

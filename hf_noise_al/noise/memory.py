@@ -1,4 +1,4 @@
-"""What cannot fit into this machine's memory, told before it is computed."""
+"""Refuse features that cannot fit into this machine's memory before they are computed."""
 
 from __future__ import annotations
 

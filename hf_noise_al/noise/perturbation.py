@@ -65,7 +65,7 @@ def check_noise_scale(noise_scale: float) -> None:
     if noise_scale > MOST_NOISE:
         raise Refusal(
             f"`noise_scale` must be at most {MOST_NOISE}, got {noise_scale!r}: it is relative, and at {MOST_NOISE} the "
-            "noise on a weight tensor is as long as the tensor, so that outputs would tell of the noise alone. "
+            "noise on a weight tensor is as long as the tensor, so that outputs would depend on the noise alone. "
             "The paper uses 1e-3."
         )
 

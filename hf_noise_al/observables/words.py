@@ -35,7 +35,7 @@ class WordProbabilities:
     model, seed, process and device.
 
     Which tokens begin a word is said by ``inputs["word_starts"]``; without it every token of ``attention_mask`` is
-    looked at. Padding, special tokens, further tokens of a word and what else is in the batch have no say.
+    looked at. Padding, special tokens, further tokens of a word and other rows of the batch change nothing.
     """
 
     def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -140,7 +140,7 @@ def explaining_missing_labels(label_columns: Sequence[str]) -> Iterator[None]:
 
 
 def _missing_key(error: KeyError) -> object:
-    """Return the key that was asked for; a worker process tells it at the end of its traceback alone."""
+    """Return the key that was asked for; an error from a worker process has it only at the end of its text."""
     key = error.args[0] if error.args else None
     found = re.search(r"KeyError: '([^']*)'\s*$", str(key)) if "worker process" in str(key) else None
     return found[1] if found else key

@@ -82,7 +82,7 @@ class Observer:
         )
         most, with_graph = self.batches.budget, max(1, train_batch_size // 2) * self.batches.longest
         self.limits = {False: most, True: min(most, with_graph)}
-        """Most tokens at a time, by whether a graph is kept."""
+        """Most tokens in a batch: without a graph for a backward pass (False), and with one (True)."""
 
     def __call__(self, observable: Observable, description: str = "observe") -> Tensor:
         """Return one row per row of the data set, in its order, the same on every process: (N, D), on the CPU.
@@ -93,7 +93,7 @@ class Observer:
         return self._check(self._gather(self._observe(observable, description)))
 
     def try_some(self, observable: Observable) -> None:
-        """Pass two rows through the model, for what cannot be observed to be refused before there is much to lose."""
+        """Pass two rows through the model, so that what cannot be observed is refused early."""
         count = min(2, len(self.rows))
         batch = self.batches.collate_first(count)
         with evaluation_mode(self.model), torch.no_grad():
@@ -138,7 +138,7 @@ class Observer:
                 found = self._pass(observable, description)
             except Exception as raised:
                 if is_sharded(self.model):
-                    raise  # the others wait for this process's part of the weights, and cannot be asked
+                    raise  # the others wait for this process's part of the weights: they cannot exchange errors
                 error = raised
             raise_on_all(error, self.accelerator, single_rows=self.batches.largest == 1)
             assert found is not None

@@ -15,7 +15,7 @@ from ..refusals import Refusal
 
 T = TypeVar("T")
 PORTABLE = (ValueError, Refusal, UnsupportedModuleError)
-"""Errors that other processes raise as they are; any other becomes a RuntimeError there."""
+"""Errors that the other processes raise unchanged; they raise any other as a RuntimeError."""
 
 
 def with_smaller_batches(attempt: Callable[[int], T], budget: int) -> T:
@@ -30,7 +30,7 @@ def with_smaller_batches(attempt: Callable[[int], T], budget: int) -> T:
 
 
 def raise_on_all(error: Exception | None, accelerator: Accelerator, single_rows: bool) -> None:
-    """Raise on every process what was raised on one, so that none waits for the others.
+    """Raise on every process what one of them raised, so that none waits for another.
 
     Args:
         error: What this process raised, if it did.

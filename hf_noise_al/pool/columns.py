@@ -1,4 +1,4 @@
-"""Columns of a data set: what those with a meaning are called, what they hold, which classes they declare."""
+"""Columns of a data set: names with a meaning of ours, what a column holds, which classes it declares."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ def item_feature(feature: object) -> object:
     return feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
 
 
-def declared_classes(feature: object) -> list[str] | None:
-    """Return the classes that a column of type `feature`, or of lists of it, declares; None where it declares none."""
+def declared_classes(feature: object, levels: float = 1) -> list[str] | None:
+    """Return the classes that a column of type `feature` declares, itself or as the items of its lists; else None.
+
+    Lists may stand in lists, `levels` deep.
+    """
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
     item = item_feature(feature)
-    kind = feature if item is None else item
-    return list(kind.names) if isinstance(kind, ClassLabel) else None
+    return None if item is None or levels < 1 else declared_classes(item, levels - 1)
 
 
 def column_beside(name: str, taken: Collection[str] = ()) -> str:
-    """Return what a column is called where `name` has a meaning of ours; none of the names that are `taken`.
+    """Return a new name for a column whose `name` has a meaning of ours; none of those `taken`.
 
     Example:
         >>> column_beside("label")

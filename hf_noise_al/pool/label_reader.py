@@ -1,4 +1,4 @@
-"""From what people answer to the labels that a pool keeps, and back to the words that people and files speak."""
+"""Answers of people to the labels that a pool keeps, and labels back to the names that people and files use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LabelReader:
         object.__setattr__(self, "classes", None if self.names is None else Classes(self.names))
 
     def read(self, row: int, answer: object, num_words: Mapping[int, int] | None = None) -> Label:
-        """Return the label that somebody's `answer` for `row` is.
+        """Return the label that `answer` gives to `row`.
 
         Args:
             row: The row, for `read_answer`.
@@ -63,7 +63,7 @@ class LabelReader:
         return self._numbers(plain)
 
     def restore(self, row: int, label: object) -> Label:
-        """Return a label that is in the form which the pool keeps, as it stands in a column or a state, checked.
+        """Check a label that is in the pool's form already, from a column or a state, and return it.
 
         Raises:
             ValueError: it is no such label.
@@ -88,7 +88,7 @@ class LabelReader:
         return self.names[int(label)]
 
     def _several(self, plain: object) -> Label:
-        """Return the classes of a row that may have several: a list of names, or one 0 or 1 for each class."""
+        """Return a multi-label answer, a list of names or one 0 or 1 per class, as one 0.0 or 1.0 per class."""
         if not isinstance(plain, list | tuple):
             raise Refusal(self._no_classes(plain))
         if all(isinstance(item, str) for item in plain) and (plain or self.classes is not None):
@@ -219,5 +219,5 @@ def _tag_numbers(tags: object, names: Sequence[str]) -> list[int]:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float is as large as
+    except OverflowError:  # a whole number too large for a float
         return False

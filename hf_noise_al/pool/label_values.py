@@ -24,11 +24,11 @@ from ..refusals import Refusal
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{1,300})?")
 MISSING, MISSING_CLASS = -100, -1
-"""What the trainer takes as missing in any column; what data sets write where a class is missing."""
+"""What the trainer takes as missing in any column, and what data sets write for a missing class."""
 
 
 class UnknownClass(Refusal):
-    """A name that is none of the classes."""
+    """An answer names a class that does not exist."""
 
 
 def is_missing(value: object, names: Collection[str] | None = None) -> bool:
@@ -74,7 +74,7 @@ def plain_text(value: float) -> str:
 
 
 def numbers_have_minus_one(names: Collection[str]) -> bool:
-    """Return whether -1 is a class among `names` that were found in data, and that nobody listed.
+    """Return whether -1 is a class among `names` that were found in data.
 
     It is one where all are numbers and those below zero mirror those above: sentiment -1, 0, 1, or -1 against 1.
 
@@ -185,7 +185,7 @@ def in_order(names: Collection[str]) -> list[str]:
 
 
 def classes_found(values: Iterable[object]) -> list[str]:
-    """Return the names of the classes among `values`, in order; whether -1 is one is up to `numbers_have_minus_one`.
+    """Return the names of the classes among `values`, in order; `numbers_have_minus_one` decides about -1.
 
     Raises:
         ValueError: a number is no whole one.

@@ -29,7 +29,7 @@ class Source:
     """Column that names each row for people."""
 
     def details(self, row: int) -> str:
-        """Return what is known of `row` beside its number, such as ``(mine.csv, line 7, id A-3)``."""
+        """Return where `row` stands, beside its number, such as ``(mine.csv, line 7, id A-3)``."""
         if not 0 <= row < len(self.pool):
             return ""
         parts = []

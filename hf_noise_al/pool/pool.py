@@ -95,7 +95,7 @@ class Pool:
             raise
 
     def holds(self, annotations: Sequence[Annotation]) -> bool:
-        """Return whether every row of `annotations` has the same label already; of none, nothing is held."""
+        """Return whether every row of `annotations` has the same label already; False where there are none."""
         known = [self._annotations.get(annotation.row) for annotation in annotations]
         same = (old is not None and old.label == new.label for old, new in zip(known, annotations, strict=True))
         return bool(annotations) and all(same)

@@ -100,7 +100,7 @@ class PoolDataset:
         problem_type: str | None = None,
         one_answer: bool = False,
     ) -> list[Label]:
-        """Return what an annotator gave as the pool keeps it: `LabelReader.read` of each, with its row in messages."""
+        """Return an annotator's labels in the pool's form; messages name the row."""
         return self.read(self._reader(num_labels, problem_type, one_answer), rows, labels)
 
     def reader_for(self, model: object) -> LabelReader:
@@ -140,7 +140,7 @@ class PoolDataset:
         )
 
     def read(self, reader: LabelReader, rows: Sequence[int], answers: Sequence[object]) -> list[Label]:
-        """Return the labels that people's `answers` for `rows` are.
+        """Return the labels that `answers` give to `rows`.
 
         Raises:
             ValueError: an answer is none; it names the row.
@@ -150,7 +150,7 @@ class PoolDataset:
 
     def restore(self, reader: LabelReader, rows: Sequence[int], labels: Sequence[object]) -> list[Label]:
         """Return labels that are in the pool's form already, checked; errors as `read`."""
-        own = self.labels if self.read_answer is not None else []  # what a task prepared need not be read again
+        own = self.labels if self.read_answer is not None else []  # a task has prepared these: they are not read again
 
         def restore(row: int, label: object) -> Label:
             known = own[row] if own and 0 <= row < len(self) else None
@@ -174,7 +174,7 @@ class PoolDataset:
         return f"row {row} ({id_of(self.inputs, self.id_column, row)})"
 
     def checked_rows(self, role: str, rows: Iterable[int]) -> list[int]:
-        """Return `rows` as whole numbers; what is no row of this data is refused under the name `role`."""
+        """Return `rows` as whole numbers; refuse numbers outside this data, under the name `role`."""
         found = [operator.index(row) for row in rows]
         outside = [row for row in found if not 0 <= row < len(self)]
         if outside:
@@ -190,7 +190,7 @@ class PoolDataset:
         """Return how many words each of `rows` has, where the data says so."""
         if NUM_WORDS not in self.inputs.column_names:
             return {}
-        known = [row for row in rows if 0 <= row < len(self)]  # what is no row at all the pool refuses
+        known = [row for row in rows if 0 <= row < len(self)]  # the pool refuses the others
         found = self.inputs.select_columns([NUM_WORDS]).with_format(None)[known][NUM_WORDS]
         return dict(zip(known, found, strict=True))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 FEW_CENTERS = 4
-"""So many distances cost less than the matrix product that would tell which of them matter."""
+"""Up to this many distances cost less than the matrix product that tells which of them matter."""
 
 
 def lower(bounds: Tensor, rows: Tensor, centers: Tensor) -> tuple[Tensor, int]:
@@ -62,7 +62,7 @@ def _margin(rows: Tensor, lengths: Tensor) -> Tensor:
 def squared_distances(rows: Tensor, centers: Tensor) -> Tensor:
     """Return the squared distances of the (B, D) `rows` to the centers, (D,) or (B, D), each alike in any block: (B,).
 
-    torch sums a row in an order that depends on D alone, but for a single row, which threads may share.
+    torch sums a row in an order that depends on D alone. A single row is the exception: threads may share it.
     """
     squares = (rows - centers).square_()
     return squares.sum(dim=1) if len(squares) != 1 else squares.repeat(2, 1).sum(dim=1)[:1]

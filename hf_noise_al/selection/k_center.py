@@ -1,4 +1,4 @@
-"""Greedy k-center without most of its work: a distance that was exact once is a bound ever after."""
+"""Greedy k-center: each choice is the row farthest from all centers so far."""
 
 from __future__ import annotations
 

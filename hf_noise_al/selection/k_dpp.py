@@ -1,4 +1,4 @@
-"""k-DPP: rows drawn together the more likely, the larger the volume that they span."""
+"""k-DPP: the larger the volume that rows span, the more likely they are drawn together."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class _Distances:
 
 
 class _ProductDistances(_Distances):
-    """The same between outer products of rows, from their factors: no center in the origin."""
+    """`_Distances` between outer products of rows, from their factors; the origin is no center."""
 
     def __init__(self, left: Tensor, right: Tensor, k: int) -> None:
         check_finite(left)

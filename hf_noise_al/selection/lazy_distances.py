@@ -18,7 +18,7 @@ PAIR_ENTRIES = 2**20
 
 
 SCAN_COST = 16
-"""What choosing a new active set costs per row, in numbers read by exact distances."""
+"""Cost of a new active set per row, in the unit of exact distances: numbers read."""
 
 
 class LazyDistances:
@@ -106,7 +106,7 @@ class LazyDistances:
         self.added += 1
 
     def _leader(self) -> tuple[float, int]:
-        """Return the largest distance to be exact and its lowest position, negated: the larger leads."""
+        """Return the largest exact distance and its lowest position, negated, so that the larger pair leads."""
         if self.eager_left:
             best = int(self.squared.argmax())  # the first of equals
             return float(self.squared[best]), -best
@@ -151,7 +151,7 @@ class LazyDistances:
         self.seen[self.active] = self.num_recent
 
     def _forget_recent(self) -> None:
-        """Catch up every row, so that no center need be kept."""
+        """Catch up every row: then no recent center has to be kept."""
         self._store()
         self._catch_up(self.positions)
         self.num_recent = 0

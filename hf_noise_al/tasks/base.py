@@ -47,7 +47,7 @@ class Prepared:
     evaluation: dict[str, Dataset]
     targets: Targets
     set_aside: tuple[int, ...] = ()
-    """Rows of the pool that are only measured on."""
+    """Rows of the pool that are used for measuring alone."""
 
     @property
     def eval_dataset(self) -> Dataset | dict[str, Dataset] | None:
@@ -58,7 +58,7 @@ class Prepared:
 
 
 def refuse_augmentation(arguments: DataArguments, prepared: Prepared) -> None:
-    """Return no augmentation, and refuse to be asked for one: the task has none."""
+    """Return no augmentation; raise ValueError where one is asked for: the task has none."""
     if arguments.augmentation:
         raise Refusal(
             f"`augmentation: {arguments.augmentation}` is for images to classify: `task: {arguments.task}` has none. "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,8 @@ from ..pool.places import row_at
 from ..pool.problem_type import MULTI_LABEL, REGRESSION
 from ..refusals import Refusal, retold
 from .targets import Targets
+
+logger = logging.get_logger(__name__)
 
 
 def with_targets(
@@ -36,19 +38,17 @@ def with_targets(
         classes, names, outputs = Classes(targets.in_data()), targets.class_names, targets.outputs()
         several = targets.problem_type == MULTI_LABEL
         read = partial(_set_of, classes, outputs) if several else partial(_output, classes, outputs)
-    values: list[Any] = []
-    open_rows: list[int] = []
     taken: Counter[str] = Counter()
-    for row, value in enumerate(dataset.with_format(None)[column] if numbers else plain_values(dataset, column)):
+
+    def read_or_leave_open(value: Any) -> Any:
         if isinstance(value, MissingNumber) or (not isinstance(value, list) and is_missing(value, names)):
-            open_rows.append(row)
             taken[_shown_missing(value)] += 1
-            values.append(None)
-            continue
-        try:
-            values.append(read(value))
-        except ValueError as error:
-            raise retold(error, f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
+            return None
+        return read(value)
+
+    plain = dataset.with_format(None)[column] if numbers else plain_values(dataset, column)
+    values = read_rows(plain, read_or_leave_open, column, place)
+    open_rows = [row for row, value in enumerate(values) if value is None]
     if open_rows and complete:
         raise Refusal(
             f"Column `{column}` of {place} has no label in {row_at(place, open_rows[0])} ({len(open_rows)} such rows"
@@ -58,6 +58,17 @@ def with_targets(
         _tell(place, taken, len(values))
         _tell_blanks(dataset, column, place)
     return with_label_column(dataset, column, values, targets)
+
+
+def read_rows(values: Iterable[Any], read: Callable[[Any], Any], column: str, place: str) -> list[Any]:
+    """Return what `read` makes of each value of `column`; where it refuses one, the message names the row."""
+    found: list[Any] = []
+    for row, value in enumerate(values):
+        try:
+            found.append(read(value))
+        except ValueError as error:
+            raise retold(error, f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
+    return found
 
 
 def with_label_column(dataset: Dataset, column: str, values: list[Any], targets: Targets) -> Dataset:
@@ -102,9 +113,6 @@ def plain_values(dataset: Dataset, column: str) -> Iterator[Any]:
 
     for value in values:
         yield [name(number) for number in value] if isinstance(value, list) else name(value)
-
-
-logger = logging.get_logger(__name__)
 
 
 def _place(classes: Classes, value: object) -> int:

@@ -18,6 +18,8 @@ from ..settings.arguments import DataArguments
 from .label_column import MissingNumber, plain_values, with_targets
 from .targets import SINGLE_LABEL, Targets, tidy_names
 
+logger = logging.get_logger(__name__)
+
 
 @dataclass(frozen=True)
 class LabelKind:
@@ -114,4 +116,3 @@ NUMBERS = LabelKind(
     lambda pool, evaluation, column, arguments: Targets(REGRESSION),
     lambda pool, column, config, arguments: Targets(REGRESSION),
 )
-logger = logging.get_logger(__name__)

@@ -18,7 +18,7 @@ Observed: TypeAlias = Callable[[], Tensor]
 """() -> what the model's outputs for one batch are, computed anew."""
 
 MOST_CHECKS = 6
-"""Backward passes that show at most whether the model computes each example on its own; always, where it is sharded."""
+"""Most backward passes to check that each example is computed on its own; always so many where weights are sharded."""
 
 ALONE_TOLERANCE = 1e-3
 """What the outputs of an example may differ by, alone and in a batch, relative to the largest."""
@@ -31,7 +31,7 @@ def check_together(
     graphs: Callable[[Tensor], Iterator[Tensor]],
     sharded: bool,
 ) -> None:
-    """Refuse a model in which perturbed weights reach the outputs on ways that the taps do not see.
+    """Refuse a model in which perturbed weights reach the outputs in ways that the taps do not see.
 
     Where weights are sharded they are followed through their modules alone: every process has to pass the model as
     often as the others.
@@ -117,7 +117,7 @@ def _checked_outputs(observed: Observed, taps: LayerTaps) -> Tensor:
         if not taps.expanded or isinstance(error, torch.OutOfMemoryError):
             raise
         expanded, taps.expands = taps.expanded, False
-        observed()  # raises where it was not that
+        observed()  # raises again where the expanded tables were not the reason
         raise cannot_tell_apart(expanded) from error
     require_row_per_example(outputs, taps.size)
     return outputs

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Value
+from datasets import Dataset, Value
 from transformers.utils import logging
 
-from ...pool.columns import item_feature
+from ...pool.columns import declared_classes
 from ...pool.places import row_at
 from ...pool.pool import Label
 from ...refusals import Refusal
@@ -209,7 +210,7 @@ def _named(
     given: Sequence[str] | None, feature: Any, void: tuple[int, ...]
 ) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
     """Return names of classes and their mask values, where they are given or declared."""
-    names = list(given or _declared(feature))
+    names = list(given or declared_classes(feature, levels=math.inf) or ())
     if len(names) == 1 and names[0].endswith(".json"):
         loaded = _from_json(Path(names[0]))
         if isinstance(loaded, dict):
@@ -232,13 +233,6 @@ def _from_json(path: Path) -> dict[int, str] | list[str]:
         return {int(value): str(name) for value, name in content.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise Refusal(f"Cannot read `class_names` from {path}: {error}. It should hold {expected}.") from error
-
-
-def _declared(feature: Any) -> list[str]:
-    """Return the names of a ClassLabel inside lists or arrays."""
-    while feature is not None and not isinstance(feature, ClassLabel):
-        feature = item_feature(feature)
-    return [] if feature is None else list(feature.names)
 
 
 def _values(dataset: Dataset, column: str, place: str) -> set[int]:

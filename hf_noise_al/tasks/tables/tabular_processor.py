@@ -60,7 +60,7 @@ class TabularProcessor(FeatureExtractionMixin):  # type: ignore[misc, unused-ign
         empty += [name for name, column in texts.items() if not any(column)]
         if empty:
             raise Refusal(
-                f"No value is there in {'column' if len(empty) == 1 else 'columns'} {_quoted(empty)} of the pool. "
+                f"Found no value in {'column' if len(empty) == 1 else 'columns'} {_quoted(empty)} of the pool. "
                 f"Leave out what is empty: `ignore_columns: [{', '.join(empty)}]`."
             )
         self.numbers, self.categories = _fitted(values, texts)

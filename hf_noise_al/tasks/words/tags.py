@@ -1,4 +1,4 @@
-"""Read columns of tags, one class for each word of a row; a row that is not tagged stays without label."""
+"""Columns of tags, one class for each word of a row; a row without tags has no label."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ...pool.label_reader import parse_tags
 from ...pool.label_values import UnknownClass, in_order, is_missing
 from ...pool.places import row_at
 from ...pool.problem_type import classes_of_config
-from ...refusals import Refusal, retold
+from ...refusals import Refusal
 from ...settings.arguments import DataArguments
-from ..label_column import Outside, with_label_column
+from ..label_column import Outside, read_rows, with_label_column
 from ..label_kinds import LabelKind
 from ..targets import Targets, by_place, tidy_names
 
@@ -82,13 +82,12 @@ def with_tags(dataset: Dataset, column: str, targets: Targets, place: str, compl
     A row without tags (None, an empty list, nothing but what stands for a missing class) has the label None; where
     labels must be `complete` it is refused, and so is a tag that is none of the classes.
     """
-    values: list[list[int] | None] = []
     names, outputs = targets.in_data(), targets.outputs()
-    for row, tags in enumerate(_rows(dataset, column, place, targets.class_names)):
-        try:
-            values.append(None if tags is None else [outputs[tag] for tag in parse_tags(tags, names, None)])
-        except ValueError as error:
-            raise retold(error, f"Column `{column}` of {place}, {row_at(place, row)}: {error}") from None
+
+    def read(tags: list[Any] | None) -> list[int] | None:
+        return None if tags is None else [outputs[tag] for tag in parse_tags(tags, names, None)]
+
+    values = read_rows(_rows(dataset, column, place, targets.class_names), read, column, place)
     missing = [row for row, value in enumerate(values) if value is None]
     if missing and complete:
         raise Refusal(

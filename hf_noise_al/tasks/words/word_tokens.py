@@ -26,7 +26,7 @@ logger = logging.get_logger(__name__)
 
 WORDS = ("tokens", "words")
 NO_TAG = -100
-"""What losses of torch leave out."""
+"""The target that losses of torch ignore."""
 
 
 def word_column(dataset: Dataset, arguments: DataArguments, label_column: str) -> tuple[str, ...]:
@@ -76,7 +76,9 @@ def word_processor(model: ModelArguments, arguments: DataArguments, pool: Datase
             "tokenizer (tokenizer.json), or set `processor_name_or_path`."
         )
     byte_level = "ByteLevel" in str(tokenizer.backend_tokenizer.pre_tokenizer)
-    if byte_level and getattr(tokenizer, "add_prefix_space", None) is False:  # it knows words by the space in front
+    if (
+        byte_level and getattr(tokenizer, "add_prefix_space", None) is False
+    ):  # it recognizes words by the space in front
         return load_tokenizer(model, add_prefix_space=True)
     return tokenizer
 
@@ -156,7 +158,7 @@ def word_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
 
 
 def _tell_what_is_left_out(encoded: Dataset, name: str) -> None:
-    """Log how many words have no token, and refuse a row where this is true of all of them."""
+    """Log how many words have no token; refuse a row where no word has one."""
     columns = encoded.select_columns([WORD_STARTS, NUM_WORDS]).with_format(None)[:]
     kept = [sum(word >= 0 for word in starts) for starts in columns[WORD_STARTS]]
     if 0 in kept:
