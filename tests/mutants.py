@@ -1,7 +1,7 @@
 """Mutation testing: changes one place of a source at a time and asks whether a test notices.
 
     python tests/mutants.py --sample 200 --seed 16
-    python tests/mutants.py --module hf_noise_al/pool.py --sample 30 --output pool.jsonl
+    python tests/mutants.py --module hf_noise_al/pool --sample 30 --output pool.jsonl
 
 The mutants are those of cosmic-ray (`pip install cosmic-ray`). Of all possible ones a sample is drawn, from each file
 in proportion to how many it has; the same seed draws the same ones as long as the sources stay. Each mutant is run
@@ -52,36 +52,44 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TESTS: dict[str, dict[str, str]] = {
     "selection": {
-        "hf_noise_al/selection.py": "test_selection test_shard test_k_center",
-        "hf_noise_al/k_center.py": "test_k_center test_shard test_selection",
-        "hf_noise_al/distances.py": "test_distances test_k_center test_selection",
+        "hf_noise_al/selection": "selection/test_selection selection/test_k_center selection/test_distances "
+        "processes/test_row_shards",
     },
     "pool": {
-        "hf_noise_al/pool.py": "test_pool test_set_aside test_journal test_state test_initial_set test_annotators "
-        "test_labeled_split test_earlier_run",
-        "hf_noise_al/label_values.py": "test_label_values test_label_reader test_label_lines test_annotators "
-        "test_labeled_split",
-        "hf_noise_al/label_reader.py": "test_label_reader test_label_values test_labeled_split test_label_lines "
-        "test_annotators test_entities test_token_classification",
-        "hf_noise_al/labeled_split.py": "test_labeled_split test_evaluation_sets test_csv_files test_query_file "
-        "test_label_reader test_unlabeled_folder test_classes_of_a_checkpoint test_token_classification",
-        "hf_noise_al/journal.py": "test_journal test_state test_earlier_run",
-        "hf_noise_al/state.py": "test_state test_journal test_earlier_run test_differences test_people_answer",
-        "hf_noise_al/places.py": "test_places test_labeled_split test_label_values",
-        "hf_noise_al/set_aside.py": "test_set_aside test_pool test_state test_annotators test_earlier_run",
-        "hf_noise_al/initial_set.py": "test_initial_set test_pool",
+        "hf_noise_al/pool": "pool/test_pool pool/test_pool_dataset pool/test_label_reader pool/test_label_values "
+        "pool/test_places pool/test_initial_set annotators/test_annotators run_folder/test_set_aside "
+        "run_folder/test_state",
+        "hf_noise_al/pool/label_values.py": "pool/test_label_values pool/test_label_reader exchange/test_label_lines "
+        "annotators/test_annotators pool/test_pool_dataset",
+        "hf_noise_al/pool/label_reader.py": "pool/test_label_reader pool/test_label_values pool/test_pool_dataset "
+        "exchange/test_label_lines annotators/test_annotators tasks/test_entities tasks/test_token_classification",
+        "hf_noise_al/pool/pool_dataset.py": "pool/test_pool_dataset measuring/test_evaluation_sets "
+        "loading/test_csv_files exchange/test_query_file pool/test_label_reader loading/test_unlabeled_folder "
+        "loading/test_classes_of_a_checkpoint tasks/test_token_classification",
+        "hf_noise_al/pool/columns.py": "pool/test_pool_dataset measuring/test_evaluation_sets loading/test_csv_files "
+        "exchange/test_query_file loading/test_unlabeled_folder tasks/test_token_classification",
+        "hf_noise_al/run_folder/journal.py": "run_folder/test_journal run_folder/test_state "
+        "run_folder/test_earlier_run",
+        **dict.fromkeys(
+            (f"hf_noise_al/run_folder/{name}.py" for name in ("state", "state_file", "state_checks", "pending_query")),
+            "run_folder/test_state run_folder/test_journal run_folder/test_earlier_run run_folder/test_differences "
+            "trainer/test_people_answer",
+        ),
+        "hf_noise_al/run_folder/set_aside.py": "run_folder/test_set_aside pool/test_pool run_folder/test_state "
+        "annotators/test_annotators run_folder/test_earlier_run",
     },
     "noise": {
-        "hf_noise_al/perturbation.py": "test_perturbation test_sharding test_noise_stability",
-        "hf_noise_al/projection.py": "test_projection test_noise_stability",
-        "hf_noise_al/acquisition/finite_differences.py": "test_noise_stability test_memory",
-        "hf_noise_al/acquisition/noise_stability.py": "test_noise_stability test_memory test_one_by_one",
-        "hf_noise_al/gradient_sketch.py": "test_gradient_sketch test_one_by_one",
-        "hf_noise_al/layer_gradients.py": "test_layer_gradients test_rank_one_noise test_small_networks "
-        "test_gradient_sketch",
-        "hf_noise_al/layer_taps.py": "test_layer_taps test_gradient_sketch test_one_by_one",
-        "hf_noise_al/weight_use.py": "test_weight_use test_gradient_sketch",
-        "hf_noise_al/rank_one_noise.py": "test_rank_one_noise test_layer_gradients test_gradient_sketch",
+        "hf_noise_al/noise": "noise/test_perturbation noise/test_parameter_filter noise/test_full_precision "
+        "noise/test_estimator noise/test_finite_differences noise/test_projection noise/test_memory "
+        "acquisition/test_noise_stability processes/test_sharded_weights",
+        "hf_noise_al/acquisition/noise_stability.py": "acquisition/test_noise_stability noise/test_estimator "
+        "noise/test_memory noise/test_one_by_one",
+        "hf_noise_al/noise/gradient_sketch": "noise/test_gradient_sketch noise/test_one_by_one noise/test_layer_taps "
+        "noise/test_weight_use",
+        "hf_noise_al/noise/gradient_sketch/layer_rules.py": "noise/test_layer_rules noise/test_rank_one_noise "
+        "tasks/test_small_networks noise/test_gradient_sketch",
+        "hf_noise_al/noise/gradient_sketch/rank_one_noise.py": "noise/test_rank_one_noise noise/test_layer_rules "
+        "noise/test_gradient_sketch",
     },
 }
 """By area: a source file, or a folder with all that is in it, and the test files that should kill its mutants.
