@@ -317,7 +317,7 @@ class Child:
 
     def __init__(self, tests: Sequence[str], seconds: int, mutant: Mutant | None = None) -> None:
         self.scratch, self.started = Path(tempfile.mkdtemp(prefix="mutant-")), time.monotonic()
-        self.latest = self.started + 5 * seconds  # a child that waits for ever takes no time of the processor
+        self.latest = self.started + 20 * seconds  # a child that waits for ever takes no time of the processor
         self.output = ""
         """What pytest printed, once the process has ended."""
         sys.stdout.flush()

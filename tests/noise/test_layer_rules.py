@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.models.opt.modeling_opt import OPTLearnedPositionalEmbedding
 
-from hf_noise_al.noise.gradient_sketch.layer_rules import Vectors, layer_gradient, why_unsupported
+from hf_noise_al.noise.gradient_sketch.layer_rules import Vectors, layer_gradient, layer_input, why_unsupported
 
 SIZE = 3
 
@@ -91,6 +92,13 @@ def test_gradient_of_each_example_is_that_of_autograd(name: str) -> None:
             left, right = found.products(*(torch.eye(n, dtype=torch.float64) for n in (rows, columns)))
             whole = torch.einsum("bti,btj->bij", left, right)
         torch.testing.assert_close(whole.reshape(expected.shape), expected)
+
+
+def test_a_table_of_positions_says_which_rows_it_looks_up_also_where_there_are_more_than_columns() -> None:
+    table, mask = OPTLearnedPositionalEmbedding(12, 4), torch.tensor([[1] * 9, [0, 0] + [1] * 7])
+    rows = layer_input(table, [mask], {})
+    assert rows.shape == (2, 9) and len(rows[0].unique()) == 9
+    assert torch.equal(table.weight[rows], table(mask))
 
 
 class Doubling(nn.Linear):

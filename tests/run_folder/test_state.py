@@ -14,7 +14,7 @@ from hf_noise_al.pool.pool import Annotation, Pool
 from hf_noise_al.run_folder.history import RoundRecord
 from hf_noise_al.run_folder.pending_query import PendingQuery
 from hf_noise_al.run_folder.state import ActiveState
-from hf_noise_al.run_folder.state_file import VERSION, refuse_other_run
+from hf_noise_al.run_folder.state_file import VERSION, classes_of, labeled_rows_of, refuse_other_run
 
 FINGERPRINT = {"seed": 0, "data.size": 9, "acquisition": "NoiseStability()", "betas": (0.9, 0.999)}
 
@@ -149,16 +149,21 @@ def test_a_run_afresh_goes_on_in_the_files_where_nothing_but_given_labels_was_in
     assert ActiveState.load(path, FINGERPRINT).pending is None
 
 
-@pytest.mark.parametrize("lost", ["a label", "a round"])
-def test_a_run_afresh_does_not_write_over_what_would_be_lost(path: Path, lost: str) -> None:
-    state = ActiveState(Pool(9, [Annotation(4, 1, 0, given=True)]))
-    if lost == "a label":
-        state.pool.annotate([5], [1], 0)
-    else:
-        state.history.append(RoundRecord(0, 1, 1, 1.0, 0.0))
+GIVEN, ANSWERED = Annotation(4, 1, 0, given=True), Annotation(5, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("notes", "rounds"),
+    [([GIVEN, ANSWERED], []), ([ANSWERED, GIVEN], []), ([GIVEN], [RoundRecord(0, 1, 1, 1.0, 0.0)])],
+    ids=["a later label", "an earlier label", "a round"],
+)
+def test_a_run_afresh_does_not_write_over_what_would_be_lost(
+    path: Path, notes: list[Annotation], rounds: list[RoundRecord]
+) -> None:
+    state = ActiveState(Pool(9, notes), rounds)
     state.save(path, FINGERPRINT)
     fresh = state.afresh()
-    assert fresh.pool.labeled_rows == [4] and fresh.history == []
+    assert fresh.pool.annotations == [GIVEN] and fresh.history == []
     with pytest.raises(ValueError, match="was changed by another process"):
         fresh.save(path, FINGERPRINT)
 
@@ -212,6 +217,23 @@ def test_a_part_of_the_fingerprint_may_be_compared_alone(path: Path, saved: dict
     rewrite(path, {**saved, "fingerprint": ["seed"]})
     with pytest.raises(ValueError, match="is damaged"):
         refuse_other_run(path, {"seed": 0})
+
+
+@pytest.mark.parametrize(("inputs", "labels"), [("m", {4: 1, 2: [0.5, 1.0], 0: "é\u2028"}), ("a", None), ("z", None)])
+def test_labels_are_taken_from_a_run_of_the_same_inputs_alone(path: Path, inputs: str, labels: Any) -> None:
+    example().save(path, {**FINGERPRINT, "data.inputs": "m"})
+    assert labeled_rows_of(path, {"inputs": inputs}) == labels
+    path.with_name(JOURNAL_FILE).unlink()
+    assert labeled_rows_of(path, {"inputs": inputs}) is None, "a damaged run has none"
+
+
+@pytest.mark.parametrize(("fingerprint", "classes"), [({"classes": ["bad", "good"]}, ["bad", "good"]), ({}, [])])
+def test_classes_are_those_that_the_run_had(path: Path, fingerprint: dict[str, Any], classes: list[str]) -> None:
+    example().save(path, fingerprint)
+    assert classes_of(path) == classes
+    rewrite(path, {**json.loads(path.read_text()), "fingerprint": ["classes"]})
+    with pytest.raises(ValueError, match="is damaged"):
+        classes_of(path)
 
 
 def test_another_version_is_refused(path: Path, saved: dict[str, Any]) -> None:
