@@ -19,3 +19,8 @@ def retold(error: Exception, text: str) -> Refusal:
     """Return a refusal that says `text`, of the kind of `error` where that is a refusal itself."""
     kind = type(error) if isinstance(error, Refusal) else Refusal
     return kind(text)
+
+
+def reason_of(error: Exception) -> str:
+    """Return what `error` says; where nobody wrote it for users, with its class before it."""
+    return str(error) if type(error) in (ValueError, Refusal) else f"{type(error).__name__}: {error}"

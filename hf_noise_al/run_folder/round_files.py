@@ -16,7 +16,7 @@ from transformers.utils import logging
 from ..files.atomic import sync_folder, write_atomically
 from ..files.checksums import check_folder, write_checksums
 from ..files.run_names import INITIAL_FOLDER, LABELS_FILE, MODEL_FOLDER, OUTPUT_FILE, ROUNDS_FOLDER, SECONDS_FILE
-from ..refusals import Refusal
+from ..refusals import Refusal, reason_of
 from ..upstream.trainer import UpstreamTrainer
 from ..upstream.weight_files import check_weights, load_weights, save_weights
 from .state import ActiveState
@@ -170,7 +170,7 @@ class RoundFiles:
             return TrainOutput(**content), seconds
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # of a folder without checksums
             raise Refusal(
-                f"Cannot resume: {path} is damaged ({type(error).__name__}: {error}). Restore the folder, or start "
+                f"Cannot resume: {path} is damaged ({reason_of(error)}). Restore the folder, or start "
                 "afresh in another `output_dir`."
             ) from error
 

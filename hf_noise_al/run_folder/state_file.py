@@ -10,7 +10,7 @@ from typing import Any
 
 from ..files.run_names import JOURNAL_FILE
 from ..pool.pool import Annotation, Label
-from ..refusals import Refusal
+from ..refusals import Refusal, reason_of
 from .differences import refuse_differences
 from .journal import Journal
 
@@ -80,7 +80,7 @@ def classes_of(path: Path) -> list[str]:
 
 def damaged(path: Path, error: Exception | str) -> Refusal:
     """Return the refusal of the state at `path`, for the reason that `error` says."""
-    reason = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    reason = error if isinstance(error, str) else reason_of(error)
     return Refusal(
         f"Cannot resume: {path} is damaged ({reason}). Restore it from a copy, or start afresh in another `output_dir`."
     )

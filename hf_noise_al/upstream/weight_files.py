@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from ..files.run_names import WEIGHTS_FILE
 from ..processes.sharded_weights import class_of, global_numel, global_shape, is_zero3, local, local_part, settle, whole
-from ..refusals import Refusal
+from ..refusals import Refusal, reason_of
 
 """Holds every tensor under its name in the model; a checkpoint of transformers may have other names."""
 
@@ -83,9 +83,8 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each format has ways of its own to say that a file is damaged
-        kind = "" if type(error) in (ValueError, Refusal) else f"{type(error).__name__}: "
         raise Refusal(
-            f"Cannot load the weights in {folder}: {kind}{error}. Restore the folder, or start afresh in another "
+            f"Cannot load the weights in {folder}: {reason_of(error)}. Restore the folder, or start afresh in another "
             "`output_dir`."
         ) from error
 

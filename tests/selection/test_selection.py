@@ -1,6 +1,7 @@
 """Selections against brute force, and on the rows that break naive ones."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, get_args
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hf_noise_al.selection.checks import check_finite, check_size, row_norms
+from hf_noise_al.selection.checks import check_finite, check_size, check_whole_number, row_norms
 from hf_noise_al.selection.choosing import SelectionName, select_rows, top_k
 from hf_noise_al.selection.k_center import k_center_greedy
 from hf_noise_al.selection.k_dpp import k_dpp
@@ -187,6 +188,25 @@ def test_checks_of_rows_and_sizes() -> None:
     check_size(1, 1)
     with pytest.raises(ValueError, match="Choose a `query_size` between 1 and the number of unlabeled examples"):
         check_size(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "message"),
+    [
+        (2.0, {}, r"`size` must be a whole number, got 2\.0\. Set it to an int of at least 1\."),
+        (True, {"least": 0}, r"must be a whole number, got True\. Set it to an int of at least 0\."),
+        (None, {"least": -math.inf}, r"must be a whole number, got None\. Set it to an int\."),
+        (0, {}, "`size` must be at least 1, got 0"),
+        (5001, {"most": 5000}, r"`size` must be at most 5,000, got 5,001\. Lower it"),
+    ],
+)
+def test_numbers_that_are_not_whole_or_out_of_range_are_refused(
+    value: object, bounds: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_whole_number("size", value, **bounds)
+    for least in (1, 3):
+        check_whole_number("size", 3, least, most=3)
 
 
 # ---- k-means++ ---------------------------------------------------------------------------------------------------
