@@ -19,7 +19,7 @@ from ..observables.base import Observable, check_observable
 from ..processes.row_shards import Shard
 from ..processes.sharded_weights import is_sharded
 from ..refusals import Refusal
-from ..selection.checks import check_finite, check_size, check_whole_number, row_norms
+from ..selection.checks import check_choice, check_finite, check_size, check_whole_number, row_norms
 from ..selection.choosing import SelectionName, select_rows
 from ..selection.k_center import k_center_greedy
 from .base import Acquisition, Candidates, Choice, Observe
@@ -114,8 +114,8 @@ class NoiseStability(Acquisition):
             raise Refusal(f"`parameter_filter` must be a text, got {self.parameter_filter!r}. The default is 'weight'.")
         if self.observable is not None:
             check_observable(self.observable)
-        _check_choice("selection", self.selection, get_args(SelectionName))
-        _check_choice("estimator", self.estimator, get_args(EstimatorName))
+        check_choice("selection", self.selection, get_args(SelectionName))
+        check_choice("estimator", self.estimator, get_args(EstimatorName))
         if self.labeled_as_centers and self.selection not in ("k_center", "k_means_plus_plus"):
             raise Refusal(
                 f"`labeled_as_centers` has no meaning with selection {self.selection!r}: it takes no centers. "
@@ -127,7 +127,7 @@ class NoiseStability(Acquisition):
                 "out, or use estimator='gradient_sketch'."
             )
         if self.autocast is not None:
-            _check_choice("autocast", self.autocast, ("bfloat16",))
+            check_choice("autocast", self.autocast, ("bfloat16",))
             if self.estimator != "gradient_sketch":
                 raise Refusal(
                     "`autocast` works with estimator='gradient_sketch' alone: finite differences are smaller than the "
@@ -241,11 +241,6 @@ class NoiseStability(Acquisition):
         on_cpu = next(model.parameters()).device.type == "cpu" and not is_sharded(model)
         alone = [replace(sketch, one_by_one=True)] if on_cpu and not self.one_by_one else []
         return [sketch, *alone, published], f"{possible}, and the number of backward passes, {passes}, is {compared}"
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise Refusal(f"Unknown {name} {value!r}. Use one of {', '.join(choices)}.")
 
 
 def _unit_rows(rows: Tensor) -> Tensor:

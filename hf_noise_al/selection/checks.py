@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -59,3 +60,9 @@ def check_whole_number(name: str, value: object, least: float = 1, most: float =
         raise Refusal(f"`{name}` must be at least {least}, got {value}.")
     if value > most:
         raise Refusal(f"`{name}` must be at most {most:,}, got {value:,}. Lower it.")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ValueError unless the setting `name` is one of `choices`."""
+    if value not in choices:
+        raise Refusal(f"Unknown {name} {value!r}. Use one of {', '.join(choices)}.")
