@@ -17,7 +17,7 @@ class Shard:
     """The candidates whose rows this process holds, possibly none; every candidate is held by exactly one process."""
 
     indices: Tensor
-    """Their numbers among all candidates, ascending: (n,)."""
+    """Their positions among all candidates, ascending: (n,)."""
     size: int
     """How many candidates all processes hold together."""
     device: torch.device | str = "cpu"
@@ -35,7 +35,7 @@ class Shard:
         return torch.stack(everybody).cpu()
 
     def gather_rows(self, values: Tensor) -> Tensor:
-        """Return the numbers of all candidates, of which this process has the (n,) `values`: (size,), on the CPU."""
+        """Return the values of all candidates, of which this process has the (n,) `values`: (size,), on the CPU."""
         everyone = torch.zeros(self.size, dtype=torch.float64)
         everyone[self.indices] = values.detach().cpu().double()
         return self.gather(everyone).sum(dim=0).to(values.dtype)  # each is zero but on one process: the sum is exact
