@@ -339,20 +339,26 @@ def without_kept_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def peaks(work: Any) -> tuple[int, int]:
-    """Return the most bytes of tensors, and of Python and NumPy objects, while `work` runs."""
-    work()  # what is made once and kept
+    """Return the most bytes of tensors, and of Python and NumPy objects, while `work` runs.
+
+    The less of two runs: what is made once and kept, such as the lines of a source for a warning, counts in one.
+    """
     gc.collect()
     gc.freeze()
     thresholds = gc.get_threshold()
     gc.set_threshold(50, 2, 2)  # cycles are not to be mistaken for what is kept
-    tracemalloc.start()
+    found = []
     try:
-        with LiveBytes() as live:
-            work()
-        return live.peak, tracemalloc.get_traced_memory()[1]
+        for _ in range(2):
+            tracemalloc.start()
+            with LiveBytes() as live:
+                work()
+            found.append((live.peak, tracemalloc.get_traced_memory()[1]))
+            tracemalloc.stop()
     finally:
         tracemalloc.stop()
         gc.set_threshold(*thresholds)
+    return min(tensors for tensors, _ in found), min(objects for _, objects in found)
 
 
 @pytest.mark.slow
@@ -360,7 +366,7 @@ def peaks(work: Any) -> tuple[int, int]:
 def test_memory_of_evaluating_and_querying_does_not_grow_with_the_number_of_images(
     work: str, tmp_path: Path, without_kept_batches: None
 ) -> None:
-    few, many, size = 4, 16, (32, 32)
+    few, many, size = 8, 24, (32, 32)  # below eight images, even what is not kept is more with each
     found = []
     for number in (few, many):
         folder = tmp_path / f"{number}"
