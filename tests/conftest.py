@@ -5,7 +5,7 @@ import logging
 import os
 import tempfile
 
-_HF_HOME = tempfile.TemporaryDirectory(prefix="hf-noise-al-tests-")  # no cache of this machine has a say in a test
+_HF_HOME = tempfile.TemporaryDirectory(prefix="hf-noise-al-tests-")  # no test reads a cache of this machine
 os.environ.update(
     HF_HOME=_HF_HOME.name,
     HF_HUB_OFFLINE="1",

@@ -232,7 +232,7 @@ def _task(name: str) -> Task:
 def _refuse_settings(task: Task, data: DataArguments, training: RunArguments) -> None:
     if not data.validation_fraction and training.eval_folds is None:
         raise Refusal(
-            "`validation_fraction` is 0, so that nothing may be left to measure rounds with. Set it between 0 and 1, "
+            "`validation_fraction` is 0, and rounds may have nothing to be measured on. Set it between 0 and 1, "
             "or measure on the labeled rows with `eval_folds`, such as 5."
         )
     why = task.refused_acquisitions.get(training.acquisition)

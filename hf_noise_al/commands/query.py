@@ -37,7 +37,7 @@ def query(recipe: Path, flags: Sequence[str]) -> Iterator[str]:
     model, data, training = parse(recipe, flags)
     for name in ("seeds", "baselines"):
         if getattr(training, name):
-            raise InvalidArgument(f"`query` asks once, and has no use for `{name}`. Leave it out.")
+            raise InvalidArgument(f"`query` asks once and does not use `{name}`. Leave it out.")
     folder = Path(str(training.output_dir))
     if is_run(folder) and not training.start_afresh:
         raise InvalidArgument(f"{folder} holds a run, whose queries would be overwritten. Pass another `--output_dir`.")
@@ -59,8 +59,8 @@ def _leave_out_what_it_was_trained_on(trainer: ActiveTrainer, folder: Path) -> N
     rows = labeled_rows_of(path, trainer.data.fingerprint())
     if rows is None:
         logger.warning(
-            f"{folder} was trained on a pool that is not this one, or that other settings made other inputs of: the "
-            "query may ask for labels it has seen."
+            f"{folder} was trained on another pool, or on this one with other settings of the inputs: the query may "
+            "ask for labels that it has seen."
         )
         return
     known = set(trainer.pool.labeled_rows)
@@ -69,6 +69,6 @@ def _leave_out_what_it_was_trained_on(trainer: ActiveTrainer, folder: Path) -> N
     measured = read_set_aside(folder)
     trainer.pool.leave_out(measured)
     logger.info(
-        f"Left out of the query are the {len(new)} rows that {folder} was trained on and did not come labeled, and the "
-        f"{len(measured)} that it was measured on."
+        f"The query leaves out {len(new)} rows that were labeled for {folder}, and {len(measured)} that it was measured "
+        "on."
     )

@@ -124,7 +124,9 @@ def _refuse_keys(node: yaml.MappingNode, path: Path, kinds: frozenset[str]) -> N
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or key.tag not in kinds:
             found = _found(key)
-            raise InvalidArgument(f"{path}, line {line}: the key {found} is no name of a setting. Put it in quotes.")
+            raise InvalidArgument(
+                f"{path}, line {line}: the key {found} is not the name of a setting. Put it in quotes."
+            )
         if key.value in lines:
             raise InvalidArgument(f"{path}, line {line}: `{key.value}` was already set in line {lines[key.value]}.")
         lines[key.value] = line

@@ -231,7 +231,7 @@ def test_query_with_a_head_for_other_classes_is_refused(
 @pytest.mark.parametrize("flags", [["--seeds", "1", "2"], ["--baselines", "random"]])
 def test_query_asks_once(recipe: Path, capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
     assert cli.main(["query", str(recipe), *flags]) == 2
-    assert f"`query` asks once, and has no use for `{flags[0][2:]}`" in capsys.readouterr().err
+    assert f"`query` asks once and does not use `{flags[0][2:]}`" in capsys.readouterr().err
 
 
 def test_query_does_not_overwrite_the_queries_of_a_run(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def test_what_else_would_fit_is_said(path: Path) -> None:
     assert (form.separator, form.rivals) == (",", (";",))
     tabs = path.with_suffix(".tsv")
     tabs.write_text("id,name\talias\n1,a\tb\n")
-    assert find_form(tabs).separator == "\t", "the name of the file has a say where both fit"
+    assert find_form(tabs).separator == "\t", "the name of the file decides where both fit"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

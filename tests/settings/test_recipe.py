@@ -52,7 +52,7 @@ def test_yaml_cannot_make_python_objects(tmp_path: Path) -> None:
         (b"task: x\nseed: 0x" + b"f" * 6000, "line 2: found a number of 6002 digits"),
         (b"task: x\nseeds: " + b"[" * 100_000, "line 2: the values are more than 20 deep"),
         (b"task: x\nseeds: &a [*a]\n", "line 2: the values are more than 20 deep"),
-        (b"1: x\n", "line 1: the key `1` is no name of a setting"),
+        (b"1: x\n", "line 1: the key `1` is not the name of a setting"),
         (b"task: x\non: x\n", "line 2: the key `on` is no name"),
         (b"task: x\n? [a]\n: x\n", "line 2: the key a list or a mapping is no name"),
         (b"model_config:\n  a: 1\n  b: 1\n  a: 2\n", "line 4: `a` was already set in line 2"),
