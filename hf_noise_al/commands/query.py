@@ -69,5 +69,6 @@ def _leave_out_what_it_was_trained_on(trainer: ActiveTrainer, folder: Path) -> N
     measured = read_set_aside(folder)
     trainer.pool.leave_out(measured)
     logger.info(
-        f"The query leaves out {len(new)} rows that were labeled for {folder}, and {len(measured)} that measured it."
+        f"The query leaves out the {len(new)} rows that were labeled for {folder} and the {len(measured)} that it was "
+        "measured on."
     )

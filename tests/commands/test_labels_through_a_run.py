@@ -251,7 +251,10 @@ def test_a_query_after_a_run_leaves_out_what_it_labeled_and_what_it_is_measured_
     trained, left = job.out, ROWS - len(known) - len(aside)
     capsys.readouterr()
     assert job.run("--query_size", str(left), verb="query", model=trained, out="asked") == 0
-    assert "8 rows that" in (told := capsys.readouterr()).err and f"{len(aside)} that it was measured on" in told.err
+    assert (
+        "8 rows that were labeled for" in (told := capsys.readouterr()).err
+        and f"{len(aside)} that it was measured on" in told.err
+    )
     assert {line["row"] for line in job.asked(0)} == set(range(ROWS)) - known - set(aside)
 
 
