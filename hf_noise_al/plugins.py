@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Generic, TypeVar
 from .refusals import Refusal
 
 Value = TypeVar("Value")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class Registry(MutableMapping[str, Value], Generic[Value]):
@@ -70,7 +72,12 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
         return _entry_points(self.group, tuple(sys.path))
 
     def _refuse_taken(self, name: str, brought: tuple[EntryPoint, ...]) -> None:
-        """Refuse a name of the library that a package brings too, and one that two packages bring."""
+        """Refuse a name of the library that a package brings too, one that two packages bring, and one with a path."""
+        if brought and not _NAME.fullmatch(name):
+            raise Refusal(
+                f"The package {_package(brought[0])} brings the {self.kind} `{name}`. A name begins with a letter and "
+                "has letters, digits, `_` and `-` only, as folders are called by it. Rename it there."
+            )
         if brought and name in self._shipped:
             raise Refusal(
                 f"The package {_package(brought[0])} brings the {self.kind} `{name}`, which is a name of hf_noise_al "
@@ -85,7 +92,7 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
             place = f"the {self.kind} `{point.name}` of the package {_package(point)} ({point.value})"
             try:
                 value = point.load()
-            except Exception as error:  # importing a package of others may fail in any way
+            except (Exception, SystemExit) as error:  # importing a package of others may fail in any way
                 raise Refusal(
                     f"Cannot load {place}: {type(error).__name__}: {error}. Repair or uninstall that package."
                 ) from error

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from numbers import Real
 from typing import Any
 
@@ -151,6 +151,12 @@ class ActiveTrainingArguments(TrainingArguments):
                 f"The acquisition {self.acquisition!r} has no setting {unknown[0]!r}. "
                 f"It has {', '.join(known) if known else 'none'}."
             )
+        missing = [name for name in required_settings(acquisition_class) if name not in (self.acquisition_kwargs or {})]
+        if missing:
+            raise Refusal(
+                f"The acquisition {self.acquisition!r} needs the setting {missing[0]!r}. Set it in "
+                f"`acquisition_kwargs` (`--acquisition.{missing[0]}`)."
+            )
         self.make_acquisition()
 
     def _check_upstream_settings(self) -> None:
@@ -165,6 +171,12 @@ class ActiveTrainingArguments(TrainingArguments):
                 "Trackio starts a new run at each round unless it has a name. "
                 "Set `run_name` to keep the rounds together."
             )
+
+
+def required_settings(acquisition: type) -> list[str]:
+    """Return the settings of an acquisition class that have no default."""
+    settings = fields(acquisition) if is_dataclass(acquisition) else ()
+    return [item.name for item in settings if item.init and item.default is item.default_factory is MISSING]
 
 
 def check_numbers(arguments: TrainingArguments) -> None:

@@ -172,6 +172,7 @@ def test_a_package_is_imported_when_its_name_is_looked_up_and_not_before(bring: 
     [
         ("import no_such_library", "X", "ModuleNotFoundError: No module named 'no_such_library'. Repair or uninstall"),
         ("1 / 0", "X", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(7)", "X", "SystemExit: 7"),
         ("", "X", "AttributeError: module .* has no attribute 'X'"),
         ("X = 5", "X", "it must be a subclass of `hf_noise_al.Acquisition` that is a frozen dataclass .*, found 5"),
         ("class X: pass", "X", "it must be a subclass of `hf_noise_al.Acquisition`"),
@@ -205,6 +206,13 @@ def test_a_name_of_ours_is_refused_with_the_package_that_brings_it_too(bring: Ca
     with pytest.raises(Refusal, match=r"package greedy 0\.3 brings the acquisition `random`, which is a name of hf_no"):
         ACQUISITIONS["random"]
     assert ACQUISITIONS["entropy"]
+
+
+@pytest.mark.parametrize("name", ["../up", "Per Class", "1st", ".hidden"])
+def test_a_name_that_no_folder_should_have_is_refused(bring: Callable[..., None], name: str) -> None:
+    bring("odd", "from hf_noise_al import RandomSampling as X", **{name: "odd_code:X"})
+    with pytest.raises(Refusal, match="brings the acquisition `.*`. A name begins with a letter and has letters"):
+        ACQUISITIONS[name]
 
 
 def test_a_name_that_two_packages_bring_is_refused_with_both(bring: Callable[..., None]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..observables.base import Observable, Observe
 from ..processes.row_shards import Shard
+from ..refusals import Refusal
 
 __all__ = ["Acquisition", "Candidates", "Choice", "Observe", "Query"]
 
@@ -94,3 +95,40 @@ class Acquisition(ABC):
         Raises:
             ValueError: `query_size` is not between 1 and ``candidates.size``, or an observation is not finite.
         """
+
+
+def checked(choice: object, acquisition: Acquisition, query_size: int, size: int) -> Choice:
+    """Return what `acquisition` chose of `size` candidates, for rows to be labeled by it.
+
+    Raises:
+        ValueError: these are not `query_size` distinct positions of candidates, with a number for each candidate.
+    """
+    found = _flaw(choice, query_size, size)
+    if found is not None:
+        raise Refusal(
+            f"{type(acquisition).__name__} was asked for {query_size} of {size} candidates, and {found}. Correct its "
+            "`select`; `hf_noise_al.testing.AcquisitionContract` has a test for this."
+        )
+    assert isinstance(choice, tuple)
+    return Choice(*choice)
+
+
+def _flaw(choice: object, query_size: int, size: int) -> str | None:
+    """Return what is wrong with a choice; None where nothing is."""
+    if not isinstance(choice, tuple) or len(choice) != 2 or not all(isinstance(part, Tensor) for part in choice):
+        return f"returned a {type(choice).__name__}, not a `Choice` of two tensors"
+    indices, scores = choice
+    if indices.is_floating_point() or indices.dtype == torch.bool or indices.ndim != 1:
+        return f"its indices are {indices.dtype} of shape {tuple(indices.shape)}, not whole numbers of one dimension"
+    if len(indices) != query_size:
+        return f"returned {len(indices)} positions"
+    outside = indices[(indices < 0) | (indices >= size)]
+    if len(outside):
+        return f"returned position {int(outside[0])}, outside 0 to {size - 1}"
+    twice = [int(position) for position, count in zip(*indices.unique(return_counts=True), strict=True) if count > 1]
+    if twice:
+        return f"returned position {twice[0]} more than once"
+    if scores.shape != (size,):
+        return f"its scores have the shape {tuple(scores.shape)}, not one for each candidate"
+    bad = scores.isnan().nonzero()
+    return f"the score of position {int(bad[0])} is NaN" if len(bad) else None

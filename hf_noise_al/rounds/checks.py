@@ -25,6 +25,12 @@ def check_acquisition(
     trainer: UpstreamTrainer, acquisition: Acquisition, observable: Observable | None, num_rows: int
 ) -> None:
     """Raise ValueError where `acquisition` cannot query the trainer's model, or not that many rows."""
+    if not isinstance(acquisition, Acquisition):
+        made = f": pass {acquisition.__name__}()" if isinstance(acquisition, type) else ""
+        raise Refusal(
+            f"`acquisition` must be an instance of `Acquisition`, got {acquisition!r}{made}. A name goes into "
+            "`ActiveTrainingArguments(acquisition=...)`."
+        )
     looked_at = observable or default_observable(trainer.model)
     if isinstance(acquisition, NoiseStability):
         refuse_low_precision_of_shards(trainer.accelerator, acquisition.lower_precision)

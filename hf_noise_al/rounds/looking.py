@@ -9,6 +9,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from ..acquisition import Acquisition, Candidates
+from ..acquisition.base import checked
 from ..observables.base import Observable, default_observable
 from ..observing.observer import Observer
 from ..observing.unchanged import untouched_random_state
@@ -44,7 +45,8 @@ class Looking:
             rows = [rows[i] for i in sorted(drawn.tolist())]
         trainer._prepare_to_look()
         with untouched_random_state(), explaining_lost_processes(self.run.path):
-            choice = acquisition.select(self.candidates(rows), size, generator)
+            selected = acquisition.select(self.candidates(rows), size, generator)
+            choice = checked(selected, acquisition, size, len(rows))
         chosen, scores = [rows[i] for i in choice.indices.tolist()], choice.scores[choice.indices].tolist()
         chosen, scores = broadcast_object_list([chosen, scores])
         return PendingQuery(self.run.state.round, chosen, scores, time.perf_counter() - started, size)

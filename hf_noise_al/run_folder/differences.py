@@ -59,7 +59,7 @@ def _differences(
         before, after = saved.get(key, defaults.get(key)), now.get(key, defaults.get(key))
         if isinstance(after, dict) and isinstance(before, str):
             before = _as_settings(before)
-        if before == after or (key not in saved and key not in defaults):
+        if _same(before, after) or (key not in saved and key not in defaults):
             continue
         if key not in now and key not in defaults and not before:
             continue
@@ -68,6 +68,16 @@ def _differences(
         else:
             values = [value.get("class", value) if isinstance(value, dict) else value for value in (before, after)]
             yield f"{prefix}{key} was {values[0]!r}, is {values[1]!r}"
+
+
+def _same(before: object, after: object) -> bool:
+    """Return whether two entries are equal, also where they are texts of one number, such as 1 and 1.0."""
+    if before == after or not isinstance(before, str) or not isinstance(after, str):
+        return before == after
+    try:
+        return float(before) == float(after)
+    except ValueError:
+        return False
 
 
 def _as_settings(text: str) -> dict[str, str]:

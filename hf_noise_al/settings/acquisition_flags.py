@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
@@ -33,6 +33,11 @@ class Option(NamedTuple):
         words = [word for kind in self.kinds for word in _written(kind)]
         return "" if words == ["none"] else " | ".join(words)
 
+    @property
+    def has_known_kinds(self) -> bool:
+        """Return whether a text can stand for every value."""
+        return all(get_origin(kind) is Literal or kind in _READERS for kind in self.kinds)
+
 
 def options_of(acquisition: type) -> dict[str, Option]:
     """Return the settings of an acquisition class by name."""
@@ -57,7 +62,9 @@ def names_of_options(acquisition: str) -> list[str]:
 def read_value(option: Option, text: str, place: str) -> object:
     """Return the value that `text` stands for, the same as JSON or YAML make of it; `place` is for messages."""
     if not option.kind:
-        raise InvalidArgument(f"Cannot use {place}: no text stands for such a value. Set it in Python.")
+        raise InvalidArgument(
+            f"Cannot use {place}: no text stands for its value. Set it as JSON in `{KWARGS}`, or in Python."
+        )
     for kind in sorted(option.kinds, key=lambda kind: kind is str):  # any text is a str, also `none`
         values = _read(kind, text)
         if values:
@@ -92,6 +99,22 @@ def merged(
     )
     values = by_flags if given is not None else {**by_recipe, **by_flags}
     return plain, [*rest, f"--{KWARGS}={json.dumps(values, default=str)}"]
+
+
+def check_kwargs(acquisition: str, values: Mapping[str, object]) -> None:
+    """Raise `InvalidArgument` where a value of ``acquisition_kwargs`` is not of the type that its setting has."""
+    options = options_of(ACQUISITIONS[acquisition])
+    for name, value in values.items():
+        option = options[name]
+        if option.has_known_kinds and not any(_is_of(kind, value) for kind in option.kinds):
+            raise InvalidArgument(f"Cannot use `{KWARGS}`: `{name}` takes {option.kind}, found {value!r}.")
+
+
+def _is_of(kind: Any, value: object) -> bool:
+    """Return whether `value` is of the type `kind`; a whole number is a float too, and a bool is no number."""
+    if get_origin(kind) is Literal:
+        return any(value == one and type(value) is type(one) for one in get_args(kind))
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def without_options(flags: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from transformers import HfArgumentParser
 
-from .acquisition_flags import PREFIX, merged, names_of_options
+from .acquisition_flags import PREFIX, check_kwargs, merged, names_of_options
 from .arguments import DataArguments, ModelArguments, RunArguments
 from .recipe import InvalidArgument, Setting, did_you_mean, read_recipe
 
@@ -41,7 +41,11 @@ def parse(recipe: Path | None, flags: Sequence[str] = ()) -> tuple[ModelArgument
     lines = {setting.name: f" ({recipe}, line {setting.line})" for setting in settings}
     for flag in flags:
         lines.pop(_flag_name(flag), None)
-    return parser.parse_tokens([*tokens, *flags], lines)
+    parsed = parser.parse_tokens([*tokens, *flags], lines)
+    training = parsed[2]
+    if isinstance(training.acquisition_kwargs, dict):
+        check_kwargs(training.acquisition, training.acquisition_kwargs)
+    return parsed
 
 
 class _Parser(HfArgumentParser):  # type: ignore[misc, unused-ignore]

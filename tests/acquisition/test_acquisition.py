@@ -15,15 +15,19 @@ from hf_noise_al.acquisition import (
     BALD,
     Acquisition,
     Candidates,
+    Choice,
     CoreSet,
     EntropySampling,
     LeastConfidence,
     MarginSampling,
     NoiseStability,
+    Query,
     RandomSampling,
 )
+from hf_noise_al.acquisition.base import checked
 from hf_noise_al.acquisition.uncertainty import bald
 from hf_noise_al.observables.base import Observable, features
+from hf_noise_al.refusals import Refusal
 from hf_noise_al.selection.k_center import k_center_greedy
 from hf_noise_al.testing import AcquisitionContract, calls, candidates_of, generator
 
@@ -369,3 +373,42 @@ def test_bald_of_a_regression_is_refused_before_any_pass() -> None:
 def test_bald_needs_two_passes(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"`num_samples` must be {message}"):
         BALD(num_samples=value)
+
+
+# ---- what the loop checks of a choice ------------------------------------------------------------------------------
+
+
+def positions(*indices: int) -> Tensor:
+    return torch.tensor(indices)
+
+
+@pytest.mark.parametrize(
+    ("choice", "flaw"),
+    [
+        (None, "returned a NoneType, not a `Choice` of two tensors"),
+        (positions(0, 1), "returned a Tensor, not a `Choice` of two tensors"),
+        (Choice([0, 1], torch.zeros(4)), "returned a Choice, not a `Choice` of two tensors"),  # type: ignore[arg-type]
+        (Choice(positions(0, 1).float(), torch.zeros(4)), "its indices are torch.float32 of shape (2,)"),
+        (Choice(torch.ones(4, dtype=torch.bool), torch.zeros(4)), "its indices are torch.bool of shape (4,)"),
+        (Choice(positions(0, 1)[None], torch.zeros(4)), "its indices are torch.int64 of shape (1, 2)"),
+        (Choice(positions(1), torch.zeros(4)), "returned 1 positions"),
+        (Choice(positions(1, 2, 3), torch.zeros(4)), "returned 3 positions"),
+        (Choice(positions(1, 4), torch.zeros(4)), "returned position 4, outside 0 to 3"),
+        (Choice(positions(-1, 2), torch.zeros(4)), "returned position -1, outside 0 to 3"),
+        (Choice(positions(3, 3), torch.zeros(4)), "returned position 3 more than once"),
+        (Choice(positions(0, 1), torch.zeros(3)), "its scores have the shape (3,), not one for each candidate"),
+        (Choice(positions(0, 1), torch.tensor([0, 1, torch.nan, 2])), "the score of position 2 is NaN"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused_by_the_name_of_its_acquisition(choice: Any, flaw: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        checked(choice, RandomSampling(), 2, 4)
+    assert str(refused.value).startswith(f"RandomSampling was asked for 2 of 4 candidates, and {flaw}")
+    assert "Correct its `select`" in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [Choice, Query])
+def test_a_choice_that_can_be_is_taken_as_it_is(kind: Any) -> None:
+    indices, scores = positions(3, 0), torch.tensor([1.0, -torch.inf, 2.0, torch.inf])
+    taken = checked(kind(indices, scores), RandomSampling(), 2, 4)
+    assert isinstance(taken, Choice) and taken.indices is indices and taken.scores is scores

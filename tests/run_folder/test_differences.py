@@ -21,8 +21,9 @@ DEFAULTS = {"seed": 42, "optim": "adamw", "acquisition": {"noise_scale": "0.001"
         {**NOW, "acquisition": "NoiseStability(noise_scale=0.001)"},
         {**NOW, "acquisition": "NoiseStability(noise_scale=0.001, selection='k_center')"},
         {**NOW, "group_by_length": False, "warmup_ratio": None},  # settings that upstream dropped, at rest
+        {**NOW, "acquisition": {**ACQUISITION, "noise_scale": "1e-3"}},
     ],
-    ids=["same", "argument", "setting", "first version", "first version, whole", "dropped"],
+    ids=["same", "argument", "setting", "first version", "first version, whole", "dropped", "number"],
 )
 def test_what_a_release_did_not_know_had_its_default(saved: dict[str, Any]) -> None:
     refuse_differences(Path("state"), saved, NOW, DEFAULTS)

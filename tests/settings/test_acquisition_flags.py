@@ -73,7 +73,7 @@ def test_text_is_read_as_the_type_of_the_field(name: str, text: str, value: obje
         ("on", "maybe", "Cannot use `--x`: it takes true | false, found 'maybe'."),
         ("mode", "slow", "Cannot use `--x`: it takes fast | exact | int, found 'slow'."),
         ("bound", "low", "Cannot use `--x`: it takes float | none, found 'low'."),
-        ("key", "len", "Cannot use `--x`: no text stands for such a value. Set it in Python."),
+        ("key", "len", "Cannot use `--x`: no text stands for its value. Set it as JSON in `acquisition_kwargs`"),
     ],
 )
 def test_text_of_another_type_is_refused(name: str, text: str, message: str) -> None:
@@ -172,3 +172,47 @@ def test_what_cannot_be_set_is_refused_by_the_name_that_was_written(
 def test_repeats_with_another_acquisition_drop_these_flags() -> None:
     flags = ["--seed=1", "--acquisition.noise_scale", "-1", "--query_size", "5", "--acquisition.selection=top_k", "--x"]
     assert without_options(flags) == ["--seed=1", "--query_size", "5", "--x"]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ({"mode": "sideways"}, "`mode` takes fast | exact | int, found 'sideways'"),
+        ({"mode": True}, "`mode` takes fast | exact | int, found True"),
+        ({"count": 2.5}, "`count` takes int, found 2.5"),
+        ({"count": "2"}, "`count` takes int, found '2'"),
+        ({"count": None}, "`count` takes int, found None"),
+        ({"on": 1}, "`on` takes true | false, found 1"),
+        ({"scale": "much"}, "`scale` takes float, found 'much'"),
+    ],
+)
+def test_a_value_of_the_mapping_that_has_another_type_is_refused(
+    monkeypatch: pytest.MonkeyPatch, parsed: Callable[..., Any], value: dict[str, Any], kind: str
+) -> None:
+    monkeypatch.setitem(ACQUISITIONS, "various", Various)
+    with pytest.raises(InvalidArgument) as refused:
+        parsed("", "--acquisition=various", f"--acquisition_kwargs={json.dumps(value)}")
+    assert str(refused.value) == f"Cannot use `acquisition_kwargs`: {kind}."
+
+
+def test_values_of_the_mapping_are_taken_where_they_fit(
+    monkeypatch: pytest.MonkeyPatch, parsed: Callable[..., Any]
+) -> None:
+    monkeypatch.setitem(ACQUISITIONS, "various", Various)
+    fitting = {"mode": 12, "count": 2, "on": True, "scale": 1, "name": None, "bound": 2, "key": "of any type"}
+    assert (
+        parsed("", "--acquisition=various", f"--acquisition_kwargs={json.dumps(fitting)}").acquisition_kwargs == fitting
+    )
+
+
+def test_a_setting_without_a_default_has_to_be_set(monkeypatch: pytest.MonkeyPatch, parsed: Callable[..., Any]) -> None:
+    @dataclass(frozen=True)
+    class Demanding(RandomSampling):
+        share: float
+
+    monkeypatch.setitem(ACQUISITIONS, "demanding", Demanding)
+    with pytest.raises(
+        InvalidArgument, match=r"'demanding' needs the setting 'share'\. Set it in `acquisition_kwargs` \("
+    ):
+        parsed("", "--acquisition=demanding")
+    assert parsed("", "--acquisition=demanding", "--acquisition.share=0.5").make_acquisition() == Demanding(0.5)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
 from hf_noise_al import ActiveTrainer, ActiveTrainerCallback, HeldOutLabels, LabelFile, NoiseStability
-from hf_noise_al.acquisition import ACQUISITIONS
+from hf_noise_al.acquisition import ACQUISITIONS, Candidates, Choice, RandomSampling
 from hf_noise_al.observables.base import features
 
 RANDOM: dict[str, Any] = {"acquisition": "random", "acquisition_kwargs": None}
@@ -1083,3 +1083,27 @@ def test_new_classes_need_a_model_that_is_made_anew(tmp_path: Path) -> None:
     longer.resume()
     assert longer.pool.labeled_rows == first.pool.labeled_rows
     assert longer.model.config.num_labels == 3
+
+
+def test_a_choice_that_cannot_be_is_refused_before_anything_is_asked_for(tmp_path: Path) -> None:
+    class Twice(RandomSampling):
+        def select(self, candidates: Candidates, query_size: int, generator: torch.Generator) -> Choice:
+            return Choice(torch.zeros(query_size, dtype=torch.long), torch.zeros(candidates.size))
+
+    trainer = make_trainer(tmp_path, trainer={"acquisition": Twice()}, num_rounds=1)
+    trainer.train()
+    before = sorted((tmp_path / "queries").iterdir()), read_state(tmp_path)
+    with pytest.raises(
+        ValueError, match="Twice was asked for 6 of 52 candidates, and returned position 0 more than on"
+    ):
+        trainer.query()
+    assert (sorted((tmp_path / "queries").iterdir()), read_state(tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(RandomSampling, r"pass RandomSampling\(\)"), ("random", r"got 'random'\. A name goes into `ActiveTraining")],
+)
+def test_what_is_no_acquisition_is_refused(tmp_path: Path, given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"`acquisition` must be an instance of `Acquisition`, .*{message}"):
+        make_trainer(tmp_path, trainer={"acquisition": given})
