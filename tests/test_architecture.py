@@ -70,6 +70,7 @@ TESTED_WITH = {
     "rounds.resuming": "resume",
     **dict.fromkeys(("run_folder.state_file", "run_folder.state_checks", "run_folder.pending_query"), "state"),
     "files.run_names": "golden_runs",
+    "exchange.label_formats": "plugins",
     **dict.fromkeys(("upstream.wrapping", "upstream.saving"), "upstream"),
     "processes.generators": "augmentation",
     **dict.fromkeys(("commands.compare", "commands.console", "commands.query", "refusals"), "main"),

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset
 
+from hf_noise_al import LabelFile
 from hf_noise_al.acquisition import ACQUISITIONS
 from hf_noise_al.annotators import ANNOTATORS
 from hf_noise_al.commands.main import main
 from hf_noise_al.commands.settings_help import describe_settings
+from hf_noise_al.exchange.label_formats import LABEL_FORMATS
 from hf_noise_al.experiments.learning_curve import LearningCurve
 from hf_noise_al.plugins import Registry
 from hf_noise_al.refusals import Refusal
@@ -62,6 +64,15 @@ class Parity(Annotator):
     def annotate(self, rows):
         return [self.odd if row % 2 else 1 - self.odd for row in rows]
 ''',
+    "lines.py": """\
+from hf_noise_al.exchange.label_lines import LabelLine
+
+
+def read(path):
+    lines = enumerate(path.read_text().splitlines(), start=1)
+    fields = [(number, text, *text.split("=")) for number, text in lines]
+    return [LabelLine(path, number, text, {"row": int(row), "label": label}) for number, text, row, label in fields]
+""",
     "verb.py": """\
 def main(words):
     print("hello", *words)
@@ -71,6 +82,7 @@ ENTRY_POINTS = {
     "hf_noise_al.acquisitions": {"latest": "brought.acquisition:Latest"},
     "hf_noise_al.tasks": {"shouted_text": "brought.task:SHOUTED"},
     "hf_noise_al.annotators": {"parity": "brought.annotator:Parity"},
+    "hf_noise_al.exchange": {"pairs": "brought.lines:read"},
     "hf_noise_al.verbs": {"hello": "brought.verb:main"},
 }
 
@@ -157,6 +169,26 @@ def test_a_run_with_the_acquisition_the_task_and_the_annotator_of_another_packag
     shown = " ".join(describe_settings("run").split())
     assert "With `--acquisition latest`: --acquisition.offset float Added to every score. [0.5]" in shown
     assert f"What is learned: {', '.join(TASKS)}." in shown and "shouted_text" in TASKS and "parity" in ANNOTATORS
+
+
+def test_a_label_file_is_read_by_the_format_of_its_ending(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+    (tmp_path / "mine.PAIRS").write_text("3=cat\n1=dog\n")
+    assert LabelFile(tmp_path / "mine.PAIRS").annotate([1, 3]) == ["dog", "cat"]
+    (tmp_path / "mine.txt").write_text('{"row": 1, "label": "dog"}\n')
+    assert LabelFile(tmp_path / "mine.txt").annotate([1]) == ["dog"], "no format has this ending: JSON lines"
+    (tmp_path / "mine.pairs").write_text("3=cat\n")
+    with pytest.raises(ValueError, match=r"mine\.pairs has no label for 1 of the 2 rows asked for, the first is row 1"):
+        LabelFile(tmp_path / "mine.pairs").annotate([1, 3])
+
+
+def test_a_label_format_that_returns_no_lines_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LABEL_FORMATS, "odd", lambda path: [{"row": 1, "label": "dog"}])
+    (tmp_path / "mine.odd").touch()
+    with pytest.raises(Refusal, match="the label format `odd` returned {'row': 1, 'label': 'dog'}, and not a `LabelLi"):
+        LabelFile(tmp_path / "mine.odd").annotate([1])
 
 
 def test_a_package_is_imported_when_its_name_is_looked_up_and_not_before(bring: Callable[..., None]) -> None:

@@ -16,6 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from hf_noise_al.acquisition import ACQUISITIONS
 from hf_noise_al.annotators import ANNOTATORS
 from hf_noise_al.commands.main import BROUGHT, VERBS, main
+from hf_noise_al.exchange.label_formats import LABEL_FORMATS
 from hf_noise_al.experiments.learning_curve import LearningCurve
 from hf_noise_al.settings.parsing import parse
 from hf_noise_al.settings.recipe import find_recipe
@@ -125,11 +126,11 @@ def test_python_runs_and_prints_what_is_shown(
 
 def test_entry_points_lead_to_what_their_page_shows() -> None:
     tables = [block for block in ALL if block.language == "toml"]
-    assert len(tables) == 4
+    assert len(tables) == 5
     for block in tables:
         header, point = block.text.splitlines()
         group = re.fullmatch(r'\[project\.entry-points\."(hf_noise_al\.\w+)"\]', header)
-        assert group and group[1] in {ACQUISITIONS.group, TASKS.group, ANNOTATORS.group, BROUGHT.group}
+        assert group and group[1] in {one.group for one in (ACQUISITIONS, TASKS, ANNOTATORS, LABEL_FORMATS, BROUGHT)}
         leads = re.fullmatch(r'\w+ = "(\w+):(\w+)"', point)
         assert leads, point
         (shown,) = [other for other in ALL if other.page == block.page and file_name(other) == f"{leads[1]}.py"]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..exchange.label_lines import LabelLine, query_files, read_label_lines, shortened
+from ..exchange.label_formats import read_labels
+from ..exchange.label_lines import LabelLine, query_files, shortened
 from ..pool.label_values import Classes, UnknownClass, number_in, plain_text
 from ..pool.pool import Label
 from ..refusals import Refusal
@@ -95,7 +96,7 @@ class LabelFile(Annotator):
         files = self._files()
         if not files:
             raise Refusal(f"There is no label file {self.path}.")
-        return [line for file in files for line in read_label_lines(file)]
+        return [line for file in files for line in read_labels(file)]
 
     def _checked(self, lines: Sequence[LabelLine], rows: Sequence[int]) -> dict[int, Label]:
         """Return the labels by row, as they were typed first."""
