@@ -677,7 +677,7 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path, uninterrupted: dict
 
     assert wait_for(in_child(work)) == -signal.SIGKILL
     files = [path.relative_to(stopped) for path in (stopped / "_rounds" / "01").rglob("*") if path.is_file()]
-    assert len(files) == 17, "eight of each checkpoint, and the count of labels"
+    assert len(files) == 19, "nine of each checkpoint, and the count of labels"
     folder = tmp_path / "run"
     for path in files:
         shutil.copytree(stopped, folder)
