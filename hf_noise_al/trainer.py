@@ -158,12 +158,13 @@ class ActiveTrainer(PoolTrainer):
         """
         size = self.args.query_size if query_size is None else query_size
         check_whole_number("query_size", size, least=0)
-        check_query_size(self._run, size)
+        unlabeled = self.pool.unlabeled_rows
+        check_query_size(self._run, size, len(unlabeled))
         pending = self._run.state.pending
         if pending is None or not pending.is_query_of(len(self.history), size):
             with self.alone_in_folder():
                 self._fire("on_query_begin", pool=self.pool)
-                pending = self._looking.choose(self.acquisition, size, self._generator())
+                pending = self._looking.choose(self.acquisition, unlabeled, size, self._generator())
                 self._run.remember(pending)
                 self._fire("on_query_end", query=_query(pending))
         return _query(pending)

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from numbers import Real
 from typing import Any
 
@@ -171,6 +171,11 @@ class ActiveTrainingArguments(TrainingArguments):
                 "Trackio starts a new run at each round unless it has a name. "
                 "Set `run_name` to keep the rounds together."
             )
+
+
+def default_of(setting: Field[Any]) -> object:
+    """Return the default of a field of a dataclass; MISSING where it has none."""
+    return setting.default if setting.default_factory is MISSING else setting.default_factory()
 
 
 def required_settings(acquisition: type) -> list[str]:

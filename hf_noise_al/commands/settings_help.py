@@ -17,6 +17,7 @@ from ..refusals import Refusal
 from ..settings.acquisition_flags import PREFIX, options_of
 from ..settings.arguments import DataArguments, ModelArguments, RunArguments
 from ..tasks import TASKS
+from ..training_args import default_of
 
 _OFTEN_SET = (
     "output_dir",
@@ -85,7 +86,7 @@ def _settings_of(acquisition: str, width: int) -> str:
 
 
 def _entry_of(item: dataclasses.Field[Any], hint: Any, width: int) -> str:
-    default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+    default = default_of(item)
     text = str(item.metadata.get("help", "")).replace("%%", "%")
     for name, registry in (("tasks", TASKS), ("acquisitions", ACQUISITIONS), ("annotators", ANNOTATORS)):
         text = text.replace(f"{{{name}}}", ", ".join(registry))

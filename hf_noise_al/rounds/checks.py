@@ -65,9 +65,8 @@ def check_budget(run: StoredRun, state: ActiveState, has_annotator: bool) -> Non
         )
 
 
-def check_query_size(run: StoredRun, size: int) -> None:
-    """Raise ValueError where there are not `size` unlabeled rows."""
-    available = len(run.pool.unlabeled_rows)
+def check_query_size(run: StoredRun, size: int, available: int) -> None:
+    """Raise ValueError where `size` rows cannot be queried of the `available` unlabeled ones."""
     if not 1 <= size <= available:
         raise Refusal(
             f"Cannot query {size} of {available} unlabeled examples. "

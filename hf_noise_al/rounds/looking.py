@@ -35,10 +35,12 @@ class Looking:
         """What a query looks at."""
         return self._observable() or default_observable(self.trainer.model)
 
-    def choose(self, acquisition: Acquisition, size: int, generator: torch.Generator) -> PendingQuery:
-        """Return what `acquisition` chooses to label next, of the unlabeled rows or of some drawn at random."""
+    def choose(
+        self, acquisition: Acquisition, unlabeled: list[int], size: int, generator: torch.Generator
+    ) -> PendingQuery:
+        """Return what `acquisition` chooses to label next, of the `unlabeled` rows or of some drawn at random."""
         started = time.perf_counter()
-        trainer, rows = self.trainer, self.run.pool.unlabeled_rows
+        trainer, rows = self.trainer, unlabeled
         most = trainer.args.candidate_size
         if most is not None and most < len(rows):
             drawn = torch.randperm(len(rows), generator=generator)[: max(most, size)]

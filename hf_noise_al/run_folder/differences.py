@@ -59,7 +59,8 @@ def _differences(
         before, after = saved.get(key, defaults.get(key)), now.get(key, defaults.get(key))
         if isinstance(after, dict) and isinstance(before, str):
             before = _as_settings(before)
-        if _same(before, after) or (key not in saved and key not in defaults):
+        same = _same_setting(before, after) if prefix == "acquisition." else before == after
+        if same or (key not in saved and key not in defaults):
             continue
         if key not in now and key not in defaults and not before:
             continue
@@ -70,8 +71,11 @@ def _differences(
             yield f"{prefix}{key} was {values[0]!r}, is {values[1]!r}"
 
 
-def _same(before: object, after: object) -> bool:
-    """Return whether two entries are equal, also where they are texts of one number, such as 1 and 1.0."""
+def _same_setting(before: object, after: object) -> bool:
+    """Return whether two settings of an acquisition are equal, also where they are one number, such as 1 and 1.0.
+
+    They are texts; other entries, such as hashes of data, are compared as they stand.
+    """
     if before == after or not isinstance(before, str) or not isinstance(after, str):
         return before == after
     try:

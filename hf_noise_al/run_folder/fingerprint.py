@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -16,7 +16,7 @@ from ..observables.base import Observable
 from ..pool.hashes import content_hash, rows_hash
 from ..pool.pool_dataset import PoolDataset
 from ..processes.sharded_weights import class_name, global_numel
-from ..training_args import ActiveTrainingArguments
+from ..training_args import ActiveTrainingArguments, default_of
 
 ARGUMENTS = (
     *("seed", "data_seed", "full_determinism"),
@@ -97,8 +97,8 @@ def argument_fingerprint(args: ActiveTrainingArguments, acquisition: Acquisition
 def fingerprint_defaults(args: ActiveTrainingArguments, acquisition: Acquisition) -> dict[str, object]:
     """Return what an entry of `argument_fingerprint` is where a run did not know of it."""
     known: dict[str, Field[Any]] = {field.name: field for field in fields(args)}
-    values = {**OF_SOME_RELEASES, **{name: _default(known[name]) for name in ARGUMENTS if name in known}}
-    return _plain({**values, "acquisition": {field.name: _shown(_default(field)) for field in _fields(acquisition)}})
+    values = {**OF_SOME_RELEASES, **{name: default_of(known[name]) for name in ARGUMENTS if name in known}}
+    return _plain({**values, "acquisition": {field.name: _shown(default_of(field)) for field in _fields(acquisition)}})
 
 
 def describe(acquisition: Acquisition) -> str:
@@ -118,10 +118,6 @@ def _fields(acquisition: Acquisition) -> tuple[Field[Any], ...]:
 
 def _shown(value: object) -> str:
     return _name(value) if callable(value) else repr(value)
-
-
-def _default(field: Field[Any]) -> object:
-    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def _name(function: object) -> str:

@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from ..acquisition import ACQUISITIONS
+from ..training_args import default_of
 from .arguments import json_mapping
 from .recipe import InvalidArgument, Setting, did_you_mean
 
@@ -48,7 +49,7 @@ def options_of(acquisition: type) -> dict[str, Option]:
     fields = [field for field in dataclasses.fields(acquisition) if field.init]
     return {
         field.name: Option(
-            field.name, _kinds(hints.get(field.name)), _default(field), str(field.metadata.get("help", ""))
+            field.name, _kinds(hints.get(field.name)), default_of(field), str(field.metadata.get("help", ""))
         )
         for field in fields
     }
@@ -203,10 +204,6 @@ def _has(acquisition: str, options: dict[str, Option]) -> str:
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _default(field: dataclasses.Field[Any]) -> object:
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
 def _written(kind: Any) -> list[str]:

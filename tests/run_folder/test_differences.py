@@ -33,6 +33,12 @@ def test_what_a_release_did_not_know_had_its_default(saved: dict[str, Any]) -> N
     ("saved", "now", "difference"),
     [
         ({**NOW, "seed": 1}, NOW, "seed was 1, is 42"),
+        (
+            {**NOW, "evaluation": {"content": "1e999"}},
+            {**NOW, "evaluation": {"content": "2e999"}},
+            "evaluation.content was '1e999', is '2e999'",
+        ),
+        ({**NOW, "run_id": "1e999"}, {**NOW, "run_id": "2e999"}, "run_id was '1e999', is '2e999'"),
         ({"seed": 42, "acquisition": ACQUISITION}, {**NOW, "optim": "sgd"}, "optim was 'adamw', is 'sgd'"),
         (
             {**NOW, "acquisition": "NoiseStability(noise_scale=0.001)"},
